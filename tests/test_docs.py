@@ -1,0 +1,97 @@
+"""Documentation fails the build when it falls behind the code."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tools import render, results
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {
+    "wardwise": ("wardwise", "wardwise.io"),
+    "weightwise": ("weightwise", "weightwise.numerics", "weightwise.lm", "weightwise.train"),
+}
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+
+
+def pages(library):
+    """All text of a library's docs pages."""
+    files = sorted((ROOT / "docs" / library).glob("*.md"))
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+@pytest.mark.parametrize("package", [p for packages in PACKAGES.values() for p in packages])
+def test_every_public_name_is_documented(package):
+    """Each name in `__all__` stands in the library's pages and has a docstring."""
+    module = importlib.import_module(package)
+    text = pages(package.split(".")[0])
+    for name in module.__all__:
+        if name.startswith("__"):
+            continue
+        assert name in text, f"{package}.{name} is in no page of docs/"
+        value = getattr(module, name)
+        assert not callable(value) or value.__doc__, f"{package}.{name} has no docstring"
+
+
+@pytest.mark.parametrize("library", PACKAGES)
+def test_every_command_and_option_is_documented(library):
+    """Each command and long option that --help shows stands in the page on the command line."""
+    text = (ROOT / "docs" / library / "cli.md").read_text(encoding="utf-8")
+    commands = commands_of(library)
+    assert commands
+    for command in commands:
+        assert f"{library} {command}" in text
+        for option in options_of(library, command):
+            assert option in text, f"{library} {command} {option} is not documented"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_prints_what_the_docs_show(path):
+    """The output stored beside each example script is what it prints today."""
+    run = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True)
+    assert run.stdout == path.with_suffix(".txt").read_text(encoding="utf-8")
+
+
+def test_there_are_examples_of_both_libraries():
+    """The comparison above would pass on an empty folder."""
+    assert {path.stem.split("_")[0] for path in EXAMPLES} == set(PACKAGES)
+
+
+def test_tables_and_diagrams_are_current():
+    """What README and docs show is what the results files and the sources say."""
+    stale = [p for p in render.pages() if render.rendered(p) != p.read_text(encoding="utf-8")]
+    assert stale == [], "run python -m tools.render"
+
+
+def test_results_rows_are_complete():
+    """Every stored row parses, belongs to a known system and names machine, date and commit."""
+    for path in ROOT.glob("*/*/results/*.jsonl"):
+        for row in results.read(path):
+            assert row.system == path.stem
+            assert row.machine and row.date and row.commit
+
+
+def help_of(*command):
+    """Plain help text of a command."""
+    environment = {"PATH": "/usr/bin", "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"}
+    run = subprocess.run(
+        [sys.executable, "-m", *command, "--help"], capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def commands_of(library):
+    """Names of a library's commands, read from its own table of commands."""
+    return importlib.import_module(f"{library}.cli").COMMANDS
+
+
+def options_of(library, command):
+    """Long options that a command's help names."""
+    words = help_of(library, command).replace("│", " ").replace(",", " ").split()
+    options = {
+        word.split("=")[0].strip("[]{}()|.") for word in words if word.startswith(("--", "[--"))
+    }
+    return {option for option in options if option not in ("--help", "--")}

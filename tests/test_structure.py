@@ -1,0 +1,83 @@
+"""The shape of the repository: who may import whom, and how large things may grow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tools import imports
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(
+    path
+    for folder in ("wardwise", "weightwise", "tools", "tests", "docs")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("library", imports.LAYERS)
+def test_imports_only_go_down(library):
+    """A part imports lower layers only, never its neighbours or what is built on it."""
+    assert imports.violations(library) == []
+
+
+@pytest.mark.parametrize(
+    ("library", "other"), [("wardwise", "weightwise"), ("weightwise", "wardwise")]
+)
+def test_neither_library_imports_the_other(library, other):
+    """Each library must be able to move into a repository of its own."""
+    for path in (ROOT / library).rglob("*.py"):
+        names = {name.split(".")[0] for name in imports.imported(path)}
+        assert other not in names, path
+
+
+def test_checker_knows_only_problem_and_plan():
+    """The referee shares no code with any solver."""
+    path = ROOT / "wardwise/wardwise/fleet/check.py"
+    own = {
+        name.rpartition(".")[0] for name in imports.imported(path) if name.startswith("wardwise")
+    }
+    assert own == {"wardwise.fleet.problem", "wardwise.fleet.plan"}
+
+
+def test_hidden_upward_import_is_found(tmp_path):
+    """The guard sees imports inside functions, but not those for annotations only."""
+    file = tmp_path / "part.py"
+    file.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from wardwise.cli import app\n"
+        "def f():\n    from wardwise.report import page\n"
+    )
+    assert imports.imported(file) == ["typing.TYPE_CHECKING", "wardwise.report.page"]
+
+
+@pytest.mark.parametrize(
+    ("library", "stranger"),
+    [("wardwise", "torch"), ("wardwise", "pyvrp"), ("weightwise", "transformers")],
+)
+def test_importing_a_library_stays_light(library, stranger):
+    """Optional and foreign packages are not loaded by a plain import."""
+    code = f"import sys, {library}, {library}.cli; sys.exit({stranger!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_small(path):
+    """At most 400 lines a file and 50 a function; longer ones have two purposes."""
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node, clean=False) or ""
+            length = node.end_lineno - node.lineno + 1 - len(docstring.splitlines())
+            assert length <= 50, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize(
+    ("readme", "low", "high"),
+    [("README.md", 20, 80), ("wardwise/README.md", 90, 150), ("weightwise/README.md", 90, 150)],
+)
+def test_readme_fits_its_screen(readme, low, high):
+    """One screen for the whole, 90 to 150 lines for each library."""
+    assert low <= len((ROOT / readme).read_text(encoding="utf-8").splitlines()) <= high

@@ -1,0 +1,86 @@
+"""Write the measured figures into README files and docs pages, from the results files alone.
+
+A page asks for a table by a pair of comments:
+
+    <!-- results:foundation -->
+    <!-- /results -->
+
+and for the import diagram by `<!-- imports:wardwise -->` … `<!-- /imports -->`.
+
+    python -m tools.render [--check]
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from tools import imports, results
+
+PAGES = ("README.md", "wardwise/README.md", "weightwise/README.md", "docs/**/*.md")
+BLOCK = re.compile(r"<!-- (results|imports):([\w /-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite all pages, or with --check say which ones are out of date."""
+    stale = [page for page in pages() if rendered(page) != page.read_text(encoding="utf-8")]
+    if arguments == ["--check"]:
+        for page in stale:
+            print(f"{page.relative_to(results.ROOT)} is out of date: run python -m tools.render")
+        return int(bool(stale))
+    write_all()
+    return 0
+
+
+def pages() -> list[Path]:
+    """Every page that may hold a block."""
+    return sorted({path for pattern in PAGES for path in results.ROOT.glob(pattern)})
+
+
+def write_all() -> None:
+    """Bring every page up to date."""
+    for page in pages():
+        page.write_text(rendered(page), encoding="utf-8")
+
+
+def rendered(page: Path) -> str:
+    """Text of a page with all its blocks filled."""
+    return BLOCK.sub(_fill, page.read_text(encoding="utf-8"))
+
+
+def _fill(match: re.Match[str]) -> str:
+    kind, argument = match.groups()
+    if kind == "imports":
+        body = imports.diagram(argument)
+    else:
+        system, _, pattern = argument.partition(" ")
+        body = table(system, pattern)
+    return f"<!-- {kind}:{argument} -->\n{body}\n<!-- /{kind} -->"
+
+
+def table(system: str, pattern: str = "") -> str:
+    """Markdown table of a system's newest rows whose file or name contains `pattern`."""
+    rows = [
+        row
+        for path in sorted(results.ROOT.glob(f"*/*/results/{system}.jsonl"))
+        for row in results.newest(results.read(path))
+        if pattern in f"{path.relative_to(results.ROOT)}:{row.name}"
+    ]
+    if not rows:
+        return "\nNothing measured yet.\n"
+    lines = ["", "| figure | value | goal | | peer | date, commit |", "|---|---:|---:|---|---|---|"]
+    for row in rows:
+        goal = f"{row.goal[0]} {row.goal[1]:g}" if row.goal else ""
+        met = {True: "met", False: "**missed**", None: ""}[row.is_met]
+        name = row.name.replace("_", " ")
+        lines.append(
+            f"| {name} | {row.value:.6g} {row.unit} | {goal} | {met} | {row.peer or ''} "
+            f"| {row.date}, {row.commit} |"
+        )
+    machines = "; ".join(sorted({row.machine for row in rows}))
+    return "\n".join([*lines, "", f"Measured on: {machines}.", ""])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

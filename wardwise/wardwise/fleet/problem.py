@@ -1,0 +1,324 @@
+"""What has to be carried, by whom, and what it costs: the frozen fleet problem.
+
+Times are seconds from the start of the horizon, distances metres, loads slots
+(one slot is one cart, tray or tote place), money plain cost units. Instances
+from the routing literature keep the literature's unit, in which one unit of
+distance takes one unit of time.
+
+Every object is checked when it is built, so whatever holds an `Instance` can
+trust it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wardwise.site import Site
+
+Matrix = NDArray[np.float64]
+
+NUM_PRIORITIES = 3
+
+
+class Kind(StrEnum):
+    """Which way a load travels between the depot and the place of its request."""
+
+    COLLECT = "collect"
+    DELIVER = "deliver"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A point that robots visit; `floor` counts from 0, the lowest."""
+
+    id: str
+    x_m: float = 0.0
+    y_m: float = 0.0
+    floor: int = 0
+
+    def __post_init__(self) -> None:
+        _require_id("place", self.id)
+        _require_finite(f"place {self.id!r}", x_m=self.x_m, y_m=self.y_m)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One transport between the depot and `place`.
+
+    Service starts in [`ready_s`, `due_s`]; it may start late by at most
+    `tolerance_s`, which costs `Costs.lateness_per_s`. `release_s` is the moment
+    the request becomes known (0: before the day starts); service starts no
+    earlier. `priority` is 1 (stat), 2 (urgent) or 3 (routine).
+    """
+
+    id: str
+    place: str
+    kind: Kind = Kind.COLLECT
+    load: float = 0.0
+    ready_s: float = 0.0
+    due_s: float
+    service_s: float = 0.0
+    release_s: float = 0.0
+    priority: int = 3
+    tolerance_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_id("request", self.id)
+        name = f"request {self.id!r}"
+        _require_non_negative(
+            name,
+            load=self.load,
+            ready_s=self.ready_s,
+            due_s=self.due_s,
+            service_s=self.service_s,
+            release_s=self.release_s,
+            tolerance_s=self.tolerance_s,
+        )
+        if self.due_s < self.ready_s:
+            raise ValueError(
+                f"{name}: due_s: expected at least ready_s = {self.ready_s:g}, got {self.due_s:g}"
+            )
+        if self.priority not in range(1, NUM_PRIORITIES + 1):
+            raise ValueError(f"{name}: priority: expected 1, 2 or 3, got {self.priority}")
+
+    @property
+    def earliest_s(self) -> float:
+        """First moment at which service may start."""
+        return max(self.ready_s, self.release_s)
+
+    @property
+    def latest_s(self) -> float:
+        """Last moment at which service may start, tolerance included."""
+        return self.due_s + self.tolerance_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robot:
+    """A robot that waits loaded at the depot from `start_s` and is back by `end_s`.
+
+    It may return, reload and leave again, in at most `max_trips` trips
+    (`None`: any number).
+    """
+
+    id: str
+    capacity: float
+    start_s: float = 0.0
+    end_s: float
+    max_trips: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_id("robot", self.id)
+        name = f"robot {self.id!r}"
+        _require_non_negative(name, capacity=self.capacity, start_s=self.start_s, end_s=self.end_s)
+        if self.end_s < self.start_s:
+            raise ValueError(
+                f"{name}: end_s: expected at least start_s = {self.start_s:g}, got {self.end_s:g}"
+            )
+        if self.max_trips is not None and self.max_trips < 1:
+            raise ValueError(f"{name}: max_trips: expected at least 1, got {self.max_trips}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Station:
+    """A charging station with room for `num_slots` robots at once."""
+
+    id: str
+    place: str
+    num_slots: int = 1
+
+    def __post_init__(self) -> None:
+        _require_id("station", self.id)
+        if self.num_slots < 1:
+            raise ValueError(
+                f"station {self.id!r}: num_slots: expected at least 1, got {self.num_slots}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Prices of a day; tuples run over the priorities stat, urgent, routine.
+
+    No published values exist; the defaults are ours: a robot costs more than a
+    usual detour and less than a denied stat request.
+    """
+
+    per_robot: float = 100.0
+    per_metre: float = 1.0
+    lateness_per_s: tuple[float, float, float] = (10.0, 3.0, 1.0)
+    per_denial: tuple[float, float, float] = (1000.0, 400.0, 150.0)
+
+    def __post_init__(self) -> None:
+        _require_non_negative("costs", per_robot=self.per_robot, per_metre=self.per_metre)
+        for name in ("lateness_per_s", "per_denial"):
+            values = getattr(self, name)
+            if len(values) != NUM_PRIORITIES:
+                raise ValueError(
+                    f"costs: {name}: expected {NUM_PRIORITIES} values, got {len(values)}"
+                )
+            for value in values:
+                _require_non_negative("costs", **{name: value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """A fleet planning problem; `places[0]` is the depot.
+
+    Parameters
+    ----------
+    travel_s, distance_m
+        Square matrices over `places`, row = from; they need not be symmetric.
+    travel_var_s2
+        Variance of each travel time, where it is known.
+    reload_s
+        Time at the depot between two trips of the same robot.
+    site
+        The building the matrices were computed from, for maps and reports.
+
+    Raises
+    ------
+    ValueError
+        Naming the object, the field and the accepted range.
+    """
+
+    name: str
+    places: tuple[Place, ...]
+    requests: tuple[Request, ...]
+    robots: tuple[Robot, ...]
+    travel_s: Matrix = field(repr=False)
+    distance_m: Matrix = field(repr=False)
+    travel_var_s2: Matrix | None = field(default=None, repr=False)
+    stations: tuple[Station, ...] = ()
+    reload_s: float = 0.0
+    costs: Costs = Costs()
+    site: Site | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.places:
+            raise ValueError("places: expected at least the depot, got none")
+        if not self.robots:
+            raise ValueError("robots: expected at least one, got none")
+        _require_non_negative("instance", reload_s=self.reload_s)
+        for what, ids in (
+            ("place", (p.id for p in self.places)),
+            ("request", (r.id for r in self.requests)),
+            ("robot", (r.id for r in self.robots)),
+            ("station", (s.id for s in self.stations)),
+        ):
+            _require_unique(what, ids)
+        for name in ("travel_s", "distance_m", "travel_var_s2"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, self._frozen_matrix(name))
+        for station in self.stations:
+            self._require_place(f"station {station.id!r}", station.place)
+        for request in self.requests:
+            self._require_servable(request)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when every field is; matrices compare by value."""
+        if not isinstance(other, Instance):
+            return NotImplemented
+        return all(
+            np.array_equal(mine, theirs) if isinstance(mine, np.ndarray) else mine == theirs
+            for mine, theirs in ((getattr(self, f), getattr(other, f)) for f in _FIELDS)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def place_index(self) -> dict[str, int]:
+        """Row of each place in the matrices."""
+        return {place.id: index for index, place in enumerate(self.places)}
+
+    @cached_property
+    def request_by_id(self) -> dict[str, Request]:
+        """Requests by id."""
+        return {request.id: request for request in self.requests}
+
+    @cached_property
+    def robot_by_id(self) -> dict[str, Robot]:
+        """Robots by id."""
+        return {robot.id: robot for robot in self.robots}
+
+    def _frozen_matrix(self, name: str) -> Matrix:
+        matrix = np.array(getattr(self, name), dtype=np.float64)
+        size = len(self.places)
+        if matrix.shape != (size, size):
+            raise ValueError(f"{name}: expected shape ({size}, {size}), got {matrix.shape}")
+        if np.isnan(matrix).any() or (matrix < 0).any():
+            row, column = np.argwhere(np.isnan(matrix) | (matrix < 0))[0]
+            raise ValueError(
+                f"{name}: row {row}, column {column}: expected a number of at least 0, "
+                f"got {matrix[row, column]:g}"
+            )
+        matrix.setflags(write=False)
+        return matrix
+
+    def _require_place(self, what: str, place: str) -> None:
+        if place not in self.place_index:
+            raise ValueError(f"{what}: place: no place is called {place!r}")
+
+    def _require_servable(self, request: Request) -> None:
+        """Refuse what no robot can ever serve; late releases are the dispatcher's affair."""
+        name = f"request {request.id!r}"
+        self._require_place(name, request.place)
+        if request.load > max(robot.capacity for robot in self.robots):
+            largest = max(robot.capacity for robot in self.robots)
+            raise ValueError(
+                f"{name}: load: expected at most the largest capacity {largest:g}, "
+                f"got {request.load:g}"
+            )
+        place = self.place_index[request.place]
+        out_s, back_s = self.travel_s[0, place], self.travel_s[place, 0]
+        if not (math.isfinite(out_s) and math.isfinite(back_s)):
+            raise ValueError(f"{name}: unreachable: no way between the depot and {request.place!r}")
+        if request.release_s > 0:
+            return
+        for robot in self.robots:
+            start_s = max(robot.start_s + out_s, request.ready_s)
+            end_s = start_s + request.service_s + back_s
+            fits = request.load <= robot.capacity
+            if fits and start_s <= request.latest_s and end_s <= robot.end_s:
+                return
+        raise ValueError(
+            f"{name}: unreachable: no robot can start service by {request.latest_s:g} "
+            f"(travel {out_s:g}) and be back in its shift"
+        )
+
+
+_FIELDS = tuple(Instance.__dataclass_fields__)
+
+
+def _require_id(what: str, value: str) -> None:
+    if not value or value != value.strip() or not value.isprintable():
+        raise ValueError(f"{what}: id: expected printable text without outer spaces, got {value!r}")
+
+
+def _require_unique(what: str, ids: Iterable[str]) -> None:
+    for value, count in Counter(ids).items():
+        if count > 1:
+            raise ValueError(f"{what}: id: {value!r} stands {count} times")
+
+
+def _require_finite(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{owner}: {name}: expected a finite number, got {value}")
+
+
+def _require_non_negative(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(
+                f"{owner}: {name}: expected a finite number of at least 0, got {value}"
+            )

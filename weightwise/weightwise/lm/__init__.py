@@ -1,0 +1,26 @@
+"""Language models: settings, model, generation and tokenizer."""
+
+from weightwise.lm.cache import Cache
+from weightwise.lm.config import (
+    GQAConfig,
+    ModelConfig,
+    SwiGLUConfig,
+    num_parameters,
+    num_stored_parameters,
+)
+from weightwise.lm.generate import generate
+from weightwise.lm.model import LanguageModel
+from weightwise.lm.tokenizer import Tokenizer, train_tokenizer
+
+__all__ = [
+    "Cache",
+    "GQAConfig",
+    "LanguageModel",
+    "ModelConfig",
+    "SwiGLUConfig",
+    "Tokenizer",
+    "generate",
+    "num_parameters",
+    "num_stored_parameters",
+    "train_tokenizer",
+]

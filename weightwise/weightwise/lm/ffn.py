@@ -1,0 +1,37 @@
+"""Feed-forward half of a block: y = W_down (silu(W_gate x) * (W_up x)) (arXiv 2002.05202)."""
+
+# Shapes: B batch, T tokens, D model width, F inner width
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from weightwise.lm.config import SwiGLUConfig
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer without biases.
+
+    Parameters
+    ----------
+    config
+        Settings of this layer.
+    width
+        Model width D.
+    """
+
+    def __init__(self, config: SwiGLUConfig, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, config.hidden, bias=False)
+        self.up = nn.Linear(width, config.hidden, bias=False)
+        self.down = nn.Linear(config.hidden, width, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Transform every token on its own; shape (B, T, D) is kept."""
+        gated_BTF: Tensor = F.silu(self.gate(x_BTD)) * self.up(x_BTD)
+        out_BTD: Tensor = self.down(gated_BTF)
+        return out_BTD
