@@ -7,9 +7,12 @@ direction: a part may import from its own part and from lower layers.
 from __future__ import annotations
 
 import ast
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools.results import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Lowest first; parts in one layer do not import each other.
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -75,7 +78,7 @@ def part_of(library: str, name: str) -> str:
     """The longest declared part that a dotted name lies in; else its first component."""
     parts = [part for layer in LAYERS[library] for part in layer]
     fitting = [part for part in parts if name == part or name.startswith(part + ".")]
-    return max(fitting, key=len) if fitting else name.split(".")[0]
+    return max(fitting, key=len) if fitting else name.split(".", maxsplit=1)[0]
 
 
 def violations(library: str) -> list[str]:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools import render, results
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 USAGE = "usage: python -m tools.measure benchmarks|experiments|workspace [SYSTEM]"
 WORKSPACE = "wardwise"  # the library whose results folder holds the workspace's own timings

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tools import imports, results
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAGES = ("README.md", "wardwise/README.md", "weightwise/README.md", "docs/**/*.md")
 BLOCK = re.compile(r"<!-- (results|imports):([\w /-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)

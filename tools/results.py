@@ -6,18 +6,20 @@ A row says what was measured, against which goal, on which machine and commit
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import math
 import operator
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("wardwise", "weightwise")
@@ -125,4 +127,4 @@ def _git(*arguments: str) -> str:
 
 
 def _today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
+    return dt.datetime.now(dt.UTC).date().isoformat()

@@ -31,6 +31,31 @@ Matrix = NDArray[np.float64]
 NUM_PRIORITIES = 3
 
 
+def _require_id(what: str, value: str) -> None:
+    if not value or value != value.strip() or not value.isprintable():
+        raise ValueError(f"{what}: id: expected printable text without outer spaces, got {value!r}")
+
+
+def _require_unique(what: str, ids: Iterable[str]) -> None:
+    for value, count in Counter(ids).items():
+        if count > 1:
+            raise ValueError(f"{what}: id: {value!r} stands {count} times")
+
+
+def _require_finite(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{owner}: {name}: expected a finite number, got {value}")
+
+
+def _require_non_negative(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(
+                f"{owner}: {name}: expected a finite number of at least 0, got {value}"
+            )
+
+
 class Kind(StrEnum):
     """Which way a load travels between the depot and the place of its request."""
 
@@ -297,28 +322,3 @@ class Instance:
 
 
 _FIELDS = tuple(Instance.__dataclass_fields__)
-
-
-def _require_id(what: str, value: str) -> None:
-    if not value or value != value.strip() or not value.isprintable():
-        raise ValueError(f"{what}: id: expected printable text without outer spaces, got {value!r}")
-
-
-def _require_unique(what: str, ids: Iterable[str]) -> None:
-    for value, count in Counter(ids).items():
-        if count > 1:
-            raise ValueError(f"{what}: id: {value!r} stands {count} times")
-
-
-def _require_finite(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{owner}: {name}: expected a finite number, got {value}")
-
-
-def _require_non_negative(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(
-                f"{owner}: {name}: expected a finite number of at least 0, got {value}"
-            )
