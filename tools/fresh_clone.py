@@ -15,11 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Target, name of its figure, goal in minutes (None: it only has to succeed).
 TARGETS = (
-    ("demo", "fresh_clone_make_demo", 8.0),
-    ("test-quick", "make_test_quick", 3.0),
-    ("test", "make_test", 15.0),
-    ("lint", "make_lint", None),
-    ("docs", "make_docs", None),
+    ("demo", "workspace_fresh_clone_make_demo", 8.0),
+    ("test-quick", "workspace_make_test_quick", 3.0),
+    ("test", "workspace_make_test", 15.0),
+    ("lint", "workspace_make_lint", None),
+    ("docs", "workspace_make_docs", None),
 )
 PAGES = ("out/wardwise.html", "out/weightwise.html")
 
@@ -35,7 +35,7 @@ def main() -> int:
             emit(name, minutes, "min", goal_pair, {"command": f"make {target}"})
             if target == "demo":
                 missing = [page for page in PAGES if not (clone / page).is_file()]
-                emit("fresh_clone_demo_pages_missing", len(missing), "pages", ["==", 0], {})
+                emit("workspace_demo_pages_missing", len(missing), "pages", ["==", 0], {})
     return 0
 
 

@@ -21,6 +21,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fleet.problem", "fleet.plan"),
         ("fleet.check", "fleet.schedule", "io", "generate"),
         ("fleet.search",),
+        ("fleet.peer_pyvrp",),
         ("fleet.solvers",),
         ("report",),
         ("cli",),
@@ -46,9 +47,10 @@ def edges(library: str) -> dict[str, set[str]]:
         if module in ("__init__", "__main__"):
             continue
         for name in imported(path):
-            if name.split(".")[0] != library:
+            package, _, rest = name.partition(".")
+            if package != library or rest in ("", "__version__"):
                 continue
-            source, target = part_of(library, module), part_of(library, name[len(library) + 1 :])
+            source, target = part_of(library, module), part_of(library, rest)
             if source != target:
                 found.setdefault(source, set()).add(target)
     return {part: targets for part, targets in found.items() if _exists(base, part)}

@@ -2,9 +2,10 @@
 
 A page asks for a table by a pair of comments:
 
-    <!-- results:foundation -->
+    <!-- results:foundation routing_* make_* -->
     <!-- /results -->
 
+(the system, then shell patterns of the names to show, none for all)
 and for the import diagram by `<!-- imports:wardwise -->` … `<!-- /imports -->`.
 
     python -m tools.render [--check]
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import re
 import sys
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from tools import imports, results
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES = ("README.md", "wardwise/README.md", "weightwise/README.md", "docs/**/*.md")
-BLOCK = re.compile(r"<!-- (results|imports):([\w /-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (results|imports):([\w *-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
 def main(arguments: list[str]) -> int:
@@ -57,18 +59,18 @@ def _fill(match: re.Match[str]) -> str:
     if kind == "imports":
         body = imports.diagram(argument)
     else:
-        system, _, pattern = argument.partition(" ")
-        body = table(system, pattern)
+        system, *patterns = argument.split()
+        body = table(system, patterns)
     return f"<!-- {kind}:{argument} -->\n{body}\n<!-- /{kind} -->"
 
 
-def table(system: str, pattern: str = "") -> str:
-    """Markdown table of a system's newest rows whose file or name contains `pattern`."""
+def table(system: str, patterns: list[str]) -> str:
+    """Markdown table of a system's newest rows whose names fit any of the patterns."""
     rows = [
         row
         for path in sorted(results.ROOT.glob(f"*/*/results/{system}.jsonl"))
         for row in results.newest(results.read(path))
-        if pattern in f"{path.relative_to(results.ROOT)}:{row.name}"
+        if not patterns or any(fnmatchcase(row.name, pattern) for pattern in patterns)
     ]
     if not rows:
         return "\nNothing measured yet.\n"

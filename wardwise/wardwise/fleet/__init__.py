@@ -1,0 +1,1 @@
+"""Robots: what to carry, plans, their checker and their solvers."""

@@ -101,6 +101,9 @@ class Request:
     def __post_init__(self) -> None:
         _require_id("request", self.id)
         name = f"request {self.id!r}"
+        if self.kind not in list(Kind):
+            raise ValueError(f"{name}: kind: expected one of {', '.join(Kind)}, got {self.kind!r}")
+        object.__setattr__(self, "kind", Kind(self.kind))
         _require_non_negative(
             name,
             load=self.load,

@@ -1,0 +1,6 @@
+"""Reports: the figures of a plan, and one HTML page that shows it."""
+
+from wardwise.report.html import write_report
+from wardwise.report.kpi import Kpis, summarise
+
+__all__ = ["Kpis", "summarise", "write_report"]

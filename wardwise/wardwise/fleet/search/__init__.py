@@ -1,0 +1,1 @@
+"""Search over chains of trips: one compiled insertion, and what is built on it."""

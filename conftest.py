@@ -1,0 +1,12 @@
+"""What every test run needs, whichever library it looks at."""
+
+# The folders wardwise/ and weightwise/ would pass for namespace packages of the same names;
+# importing the real ones first settles it.
+from hypothesis import settings
+
+import wardwise  # noqa: F401
+import weightwise  # noqa: F401
+
+# A busy machine must not fail a test; speed is measured in benchmarks/.
+settings.register_profile("workspace", deadline=None)
+settings.load_profile("workspace")

@@ -1,0 +1,75 @@
+"""The clock, the counter and the best plan so far, shared by all methods."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wardwise.fleet.search.fleet import Fleet, is_better
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a running search has found; `cost` is money of `Costs`, denials included."""
+
+    elapsed_s: float
+    num_robots: int
+    distance_m: float
+    cost: float
+    iteration: int
+
+
+class Watch:
+    """Keeps the best plan of a method, and tells it when to stop.
+
+    Parameters
+    ----------
+    time_limit
+        Seconds from now.
+    max_iterations
+        Calls of `advance` that are granted; `None` for any number.
+    on_improvement
+        Called with every plan that beats all before, elapsed seconds and iteration.
+    """
+
+    def __init__(
+        self,
+        *,
+        time_limit: float,
+        max_iterations: int | None,
+        on_improvement: Callable[[Fleet, float, int], None],
+    ) -> None:
+        self._start = time.perf_counter()
+        self._time_limit = time_limit
+        self._max_iterations = max_iterations
+        self._on_improvement = on_improvement
+        self.iteration = 0
+        self.best: Fleet | None = None
+        self._best_score = (float("inf"), float("inf"))
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
+    def is_late(self) -> bool:
+        """Whether the time is used up, once there is a plan."""
+        return self.best is not None and self.elapsed_s >= self._time_limit
+
+    def advance(self) -> bool:
+        """Count one iteration; returns whether the method may go on."""
+        self.iteration += 1
+        if self._max_iterations is not None and self.iteration >= self._max_iterations:
+            return False
+        return not self.is_late()
+
+    def improve(self, fleet: Fleet) -> None:
+        """Keep a copy of a feasible plan if it is the best so far."""
+        score = fleet.score()
+        if is_better(score, self._best_score):
+            self.best, self._best_score = fleet.copy(), score
+            self._on_improvement(self.best, self.elapsed_s, self.iteration)

@@ -1,0 +1,83 @@
+"""What the plain-text formats of the routing literature have in common.
+
+They know one depot, one kind of robot that makes one trip, loads that are
+collected, and hard time windows; one unit of distance takes one unit of time.
+Requests are called by their customer number as text, robots "1" to "K".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wardwise.fleet.problem import Instance, Place, Request, Robot
+from wardwise.io.errors import InputError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from wardwise.fleet.problem import Matrix
+
+DEPOT_ID = "0"
+
+
+def plain_instance(
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    places: tuple[Place, ...],
+    requests: Mapping[Request, int],
+    num_robots: int,
+    capacity: float,
+    day_s: tuple[float, float],
+    distance: Matrix,
+) -> Instance:
+    """Put together an instance of the literature.
+
+    Parameters
+    ----------
+    requests
+        Each request with the line that a complaint about it points to.
+    day_s
+        When the depot opens and when all robots are back.
+    distance
+        Shape (P, P), used as travel time too.
+
+    Raises
+    ------
+    InputError
+        If a customer cannot be served at all.
+    """
+    robots = tuple(
+        Robot(id=str(k), capacity=capacity, start_s=day_s[0], end_s=day_s[1], max_trips=1)
+        for k in range(1, num_robots + 1)
+    )
+    try:
+        return Instance(
+            name=name,
+            places=places,
+            requests=tuple(requests),
+            robots=robots,
+            travel_s=distance,
+            distance_m=distance,
+        )
+    except ValueError as error:
+        subject, _, problem = str(error).partition(": ")
+        lines = {f"request {request.id!r}": line for request, line in requests.items()}
+        raise InputError(path, problem, line=lines.get(subject), field=subject) from error
+
+
+def require_same(instance: Instance, copy: Instance, file_format: str) -> None:
+    """Refuse to write what the format cannot hold, judged by reading it back.
+
+    Raises
+    ------
+    ValueError
+        Naming the first field that would be lost.
+    """
+    if copy == instance:
+        return
+    names = ("name", "places", "robots", "requests", "stations", "reload_s", "costs", "site")
+    lost = (name for name in names if getattr(copy, name) != getattr(instance, name))
+    field = next(lost, "travel_s, distance_m or travel_var_s2")
+    raise ValueError(f"{field}: expected what {file_format} can hold, got more; write JSON instead")

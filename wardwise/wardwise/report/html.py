@@ -1,0 +1,73 @@
+"""One self-contained HTML page: no network, no fonts or scripts from elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from wardwise.io.files import write_text
+from wardwise.report.clock import Clock
+from wardwise.report.view import PRIORITIES, build_view
+
+if TYPE_CHECKING:
+    import os
+
+    from wardwise.fleet.check import Report
+    from wardwise.fleet.plan import Plan
+    from wardwise.fleet.problem import Instance
+
+
+def write_report(
+    instance: Instance,
+    plan: Plan,
+    report: Report,
+    path: str | os.PathLike[str],
+    *,
+    start_h: float | None = None,
+) -> None:
+    """Write the page of a plan; an existing file is replaced only by a whole new one.
+
+    Parameters
+    ----------
+    report
+        What `wardwise.fleet.check.check` says about the same instance and plan.
+    start_h
+        Hour of the day at second 0; `None` writes times since the start.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    page = render_report(instance, plan, report, start_h=start_h)
+    write_text(path, page)
+
+
+def render_report(
+    instance: Instance, plan: Plan, report: Report, *, start_h: float | None = None
+) -> str:
+    """Text of the page that `write_report` writes."""
+    env = Environment(
+        loader=PackageLoader("wardwise", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    clock = Clock(start_h=start_h, is_plain=instance.site is None)
+    view = build_view(instance, plan, report, clock)
+    return env.get_template("page.html.j2").render(
+        instance=instance,
+        report=report,
+        view=view,
+        facts=[
+            {
+                "facts": row.facts,
+                "sort": row.sort,
+                "window": [row.window_bar.left, row.window_bar.width],
+            }
+            for row in view.rows
+        ],
+        priorities=list(PRIORITIES.values()),
+    )

@@ -1,0 +1,84 @@
+"""The figures by which a day is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wardwise.fleet.check import Report
+    from wardwise.fleet.plan import Plan, Trip
+    from wardwise.fleet.problem import Instance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kpis:
+    """Figures of one plan.
+
+    Parameters
+    ----------
+    on_time_pct
+        Requests whose service starts by `due_s`, in percent of all requests; denied
+        ones count against it.
+    late_min
+        Sum of delays past `due_s`.
+    utilisation_pct
+        Time in which used robots drive, serve or reload, in percent of their shifts.
+    """
+
+    is_feasible: bool
+    num_violations: int
+    num_requests: int
+    robots_used: int
+    robots_owned: int
+    distance_m: float
+    on_time_pct: float
+    num_late: int
+    late_min: float
+    num_denied: int
+    utilisation_pct: float
+    trips_per_robot: float
+    cost: float
+
+
+def summarise(instance: Instance, plan: Plan, report: Report) -> Kpis:
+    """Figures of `plan`; amounts and money come from the independent check.
+
+    Parameters
+    ----------
+    report
+        What `wardwise.fleet.check.check` says about the same instance and plan.
+    """
+    cost = report.cost
+    served = {stop.request for trip in plan.trips for stop in trip.stops}
+    num_served = len(served & instance.request_by_id.keys())
+    used = plan.trips_by_robot()
+    busy_s = sum(_busy_s(instance, trips) for trips in used.values())
+    robots = [instance.robot_by_id[name] for name in used if name in instance.robot_by_id]
+    shift_s = sum(robot.end_s - robot.start_s for robot in robots)
+    return Kpis(
+        is_feasible=report.is_feasible,
+        num_violations=len(report.violations),
+        num_requests=len(instance.requests),
+        robots_used=cost.num_robots,
+        robots_owned=len(instance.robots),
+        distance_m=cost.distance_m,
+        on_time_pct=_percent(num_served - cost.num_late, len(instance.requests), empty=100.0),
+        num_late=cost.num_late,
+        late_min=cost.lateness_s / 60,
+        num_denied=cost.num_denied,
+        utilisation_pct=_percent(busy_s, shift_s, empty=0.0),
+        trips_per_robot=len(plan.trips) / len(used) if used else 0.0,
+        cost=cost.total,
+    )
+
+
+def _busy_s(instance: Instance, trips: tuple[Trip, ...]) -> float:
+    """Time of one robot outside the depot less its waits, plus reloading between trips."""
+    out_s = sum(trip.return_s - trip.depart_s for trip in trips)
+    wait_s = sum(stop.start_s - stop.arrive_s for trip in trips for stop in trip.stops)
+    return out_s - wait_s + instance.reload_s * (len(trips) - 1)
+
+
+def _percent(part: float, whole: float, *, empty: float) -> float:
+    return 100 * part / whole if whole > 0 else empty
