@@ -11,7 +11,7 @@ here                 in PyVRP
 collect / deliver    pickup / delivery of a client
 several trips        reload depot with ``reload_s`` as its service duration
 robots of one kind   one vehicle type
-price of a robot     fixed cost
+price of a robot     fixed cost; for fewest robots, see `run_pyvrp`
 denial               optional client with a prize
 ===================  ====================================================
 
@@ -23,9 +23,11 @@ and the best construction, which may use the tolerance.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -41,29 +43,57 @@ if TYPE_CHECKING:
 MILLISECONDS = 1000
 LONGEST_LEG = 1e5
 MEAN_LOAD = 10
+# Share of the time in which the fleet is sought; the rest is for the distance.
+FLEET_SHARE = 0.5
+# A robot fewer is worth this many times all driving of a mere construction.
+ROBOT_PER_DRIVING = 6.0
 # Integers that come out of decimal input, like 0.1 * 1000, must not be rounded one up.
 _FUZZ = 1e-7
 
 
+class Model(NamedTuple):
+    """PyVRP's problem data, the robots behind each vehicle type, the node of each client."""
+
+    data: Any
+    kinds: list[list[int]]
+    nodes: list[int]
+
+
 def run_pyvrp(packed: Packed, rng: Generator, watch: Watch) -> None:
     """Run PyVRP's iterated local search on one thread until the watch says stop.
+
+    For fewest robots it first looks for a small fleet, then for short routes of that fleet: a
+    fixed cost large enough to save robots makes its penalties coarse and its distances longer.
 
     Raises
     ------
     ValueError
         When the package is not installed.
     """
-    try:
-        import pyvrp
-    except ImportError as error:
-        raise ValueError("method: 'pyvrp' needs: pip install 'wardwise[pyvrp]'") from error
-
+    if importlib.util.find_spec("pyvrp") is None:
+        raise ValueError("method: 'pyvrp' needs: pip install 'wardwise[pyvrp]'")
     best = best_start(packed, watch)
     if watch.is_late() or len(packed.service) == 1:
         return
-    kinds = robot_kinds(packed)
     is_optional = packed.is_money or bool(best.unserved()) or _is_late(best)
-    data, nodes = build_data(packed, kinds, is_optional=is_optional)
+    model = build_model(packed, _robot_price(best), is_optional=is_optional)
+    seed = int(rng.integers(2**31))
+    if packed.is_money or packed.robot_price == 0:
+        _search(model, packed, watch, seed)
+        return
+    found = _search(model, packed, watch, seed, until=FLEET_SHARE)
+    if watch.spent() < 1 and found.is_feasible():
+        model, start = _with_fleet_of(found, model)
+        _search(model, packed, watch, seed, start=start)
+    elif watch.spent() < 1:
+        _search(model, packed, watch, seed)
+
+
+def _search(
+    model: Model, packed: Packed, watch: Watch, seed: int, *, until: float = 1.0, start: Any = None
+) -> Any:
+    """Let PyVRP improve `start` until a share of the watch is spent; returns its best solution."""
+    import pyvrp
 
     class Report(pyvrp.IteratedLocalSearchCallbacks):
         """Hands every feasible improvement to the watch."""
@@ -72,7 +102,7 @@ def run_pyvrp(packed: Packed, rng: Generator, watch: Watch) -> None:
             self.on_best(ils.initial_solution)
 
         def on_best(self, best: Any) -> None:
-            fleet = Fleet.from_trips(packed, _trips(best, kinds, nodes))
+            fleet = Fleet.from_trips(packed, _trips(best, model))
             if fleet.is_feasible():
                 watch.improve(fleet)
 
@@ -80,14 +110,36 @@ def run_pyvrp(packed: Packed, rng: Generator, watch: Watch) -> None:
     with warnings.catch_warnings():
         # Penalties at their bound say that the model is tight; there is a plan in any case.
         warnings.simplefilter("ignore", pyvrp.exceptions.PenaltyBoundWarning)
-        pyvrp.solve(
-            data,
-            lambda _cost: not watch.advance(),
-            seed=int(rng.integers(2**31)),
+        result = pyvrp.solve(
+            model.data,
+            lambda _cost: not watch.advance() or watch.spent() >= until,
+            seed=seed,
             collect_stats=False,
             display=False,
             params=params,
+            initial_solution=start,
         )
+    return result.best
+
+
+def _with_fleet_of(solution: Any, model: Model) -> tuple[Model, Any]:
+    """The model with only the robots that a solution uses, free of charge; the solution in it."""
+    import pyvrp
+
+    num_used = Counter(route.vehicle_type() for route in solution.routes())
+    used = sorted(num_used)
+    vehicle_types = [
+        model.data.vehicle_type(index).replace(num_available=num_used[index], fixed_cost=0)
+        for index in used
+    ]
+    data = model.data.replace(vehicle_types=vehicle_types)
+    routes = [
+        # Without the depots at both ends; those between are reloads.
+        pyvrp.Route(data, list(route)[1:-1], used.index(route.vehicle_type()))
+        for route in solution.routes()
+    ]
+    kinds = [model.kinds[index] for index in used]
+    return Model(data, kinds, model.nodes), pyvrp.Solution(data, routes)
 
 
 def robot_kinds(packed: Packed) -> list[list[int]]:
@@ -101,15 +153,14 @@ def robot_kinds(packed: Packed) -> list[list[int]]:
     return list(kinds.values())
 
 
-def build_data(
-    packed: Packed, kinds: list[list[int]], *, is_optional: bool
-) -> tuple[Any, list[int]]:
-    """PyVRP's problem data, and the node of each of its clients.
+def build_model(packed: Packed, robot_price: float, *, is_optional: bool) -> Model:
+    """Translate the instance.
 
     Requests that become known too late to start in time are left out.
     """
     import pyvrp
 
+    kinds = robot_kinds(packed)
     nodes = [int(n) for n in np.flatnonzero(packed.earliest <= packed.due) if n > 0]
     loads, capacities = _whole_loads(packed)
     price_scale = _price_scale(packed)
@@ -133,7 +184,7 @@ def build_data(
         pyvrp.VehicleType(
             num_available=len(kind),
             capacity=[capacities[kind[0]]],
-            fixed_cost=_up(packed.robot_price, price_scale),
+            fixed_cost=_up(robot_price, price_scale),
             tw_early=_up(packed.start[kind[0]]),
             tw_late=_down(packed.end[kind[0]]),
             reload_depots=[1] if packed.max_trips[kind[0]] > 1 else [],
@@ -151,7 +202,19 @@ def build_data(
         distance_matrices=[_matrix(packed.distance[pairs], packed.metre_price * price_scale)],
         duration_matrices=[_matrix(packed.travel[pairs], MILLISECONDS)],
     )
-    return data, nodes
+    return Model(data, kinds, nodes)
+
+
+def _robot_price(start: Fleet) -> float:
+    """Fixed cost of a vehicle: the price in money, or a multiple of the driving in `start`.
+
+    A price above every conceivable plan, as our own search has it, makes PyVRP's penalties coarse
+    and its distances longer. `Watch` keeps the best plan by the exact objective in any case.
+    """
+    packed = start.packed
+    if packed.is_money or packed.robot_price == 0:
+        return packed.robot_price
+    return ROBOT_PER_DRIVING * (start.score()[1] - packed.robot_price * len(start.used()))
 
 
 def _prizes(packed: Packed) -> Floats:
@@ -211,15 +274,15 @@ def _is_late(fleet: Fleet) -> bool:
     )
 
 
-def _trips(solution: Any, kinds: list[list[int]], nodes: list[int]) -> Trips:
+def _trips(solution: Any, model: Model) -> Trips:
     """Trips by robot; routes of one kind are handed to its robots in order."""
-    free = [list(kind) for kind in kinds]
+    free = [list(kind) for kind in model.kinds]
     trips: Trips = {}
     for route in solution.routes():
         by_trip: dict[int, list[int]] = {}
         for activity in route.schedule():
             if activity.is_client():
-                by_trip.setdefault(activity.trip, []).append(nodes[activity.idx])
+                by_trip.setdefault(activity.trip, []).append(model.nodes[activity.idx])
         if by_trip:
             trips[free[route.vehicle_type()].pop(0)] = list(by_trip.values())
     return trips

@@ -30,8 +30,6 @@ Bools = NDArray[np.bool_]
 
 QUANTA_PER_UNIT = 2.0**30
 BILLIONTHS = 1e9
-# With this price of a robot the reference values of the benchmark peers were found.
-LEAST_ROBOT_PRICE = 2.0**20
 NO_TRIP_LIMIT = np.iinfo(np.int64).max
 
 
@@ -134,7 +132,7 @@ def _above_all_driving(distance: Floats, lateness_price: float) -> float:
     longest = distance[np.isfinite(distance)].max()
     # Every request is at worst reached and left over the longest leg.
     bound = 1 + 2 * len(distance) * longest + lateness_price
-    return max(LEAST_ROBOT_PRICE, float(2.0 ** np.ceil(np.log2(bound))))
+    return float(2.0 ** np.ceil(np.log2(bound)))
 
 
 def _twins(instance: Instance) -> Ints:

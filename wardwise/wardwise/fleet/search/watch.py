@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -55,6 +56,11 @@ class Watch:
     def elapsed_s(self) -> float:
         """Seconds since the start."""
         return time.perf_counter() - self._start
+
+    def spent(self) -> float:
+        """Share of the granted time or iterations that is used up, whichever is more."""
+        of_time = self.elapsed_s / self._time_limit if self._time_limit else 1.0
+        return max(of_time, self.iteration / (self._max_iterations or math.inf))
 
     def is_late(self) -> bool:
         """Whether the time is used up, once there is a plan."""
