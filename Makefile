@@ -38,10 +38,10 @@ demo: $(VENV)/runtime.stamp ## Run both main jobs on real input; writes out/ward
 	$(BIN)/weightwise demo --out out
 
 test: $(VENV)/dev.stamp ## Run every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-quick: $(VENV)/dev.stamp ## Run the tests that take less than three minutes in all
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/dev.stamp ## Check style and types
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """A small language model: its size, its text, its cache."""
 
 import torch
+
 from weightwise.lm import (
     GQAConfig,
     LanguageModel,

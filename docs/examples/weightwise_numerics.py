@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+
 from weightwise.numerics import (
     PrecisionConfig,
     QuantizedLinear,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wardwise.fleet.check import Constraint, check
 from wardwise.fleet.plan import Plan, Stop, Trip
 from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot

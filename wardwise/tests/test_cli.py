@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
+
+import wardwise
 from wardwise.cli import COMMANDS, main
 from wardwise.fleet.check import check
 from wardwise.io import read_instance, read_plan
-
-import wardwise
 
 if TYPE_CHECKING:
     from pathlib import Path

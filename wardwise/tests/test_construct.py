@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot
 from wardwise.fleet.search.construct import (
     I1_PARAMETERS,

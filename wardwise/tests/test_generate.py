@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wardwise.fleet.check import check
 from wardwise.fleet.problem import Instance, Kind
 from wardwise.fleet.solvers import solve

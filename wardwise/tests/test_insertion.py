@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot
 from wardwise.fleet.search import chains as kernels
 from wardwise.fleet.search import reference

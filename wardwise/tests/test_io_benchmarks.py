@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import vrplib
+
 from wardwise.fleet.check import check
 from wardwise.fleet.plan import Plan, Stop, Trip
 from wardwise.io import (

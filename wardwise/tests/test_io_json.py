@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wardwise.fleet.plan import Plan, Stop, Trip
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot, Station
 from wardwise.io import json_schema, read_json, read_plan, write_json, write_plan

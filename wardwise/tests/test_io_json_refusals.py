@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from wardwise.io import InputError, read_json, read_plan
 
 INSTANCE = {

@@ -1,6 +1,7 @@
 """CVRPLIB solutions: sequences and a cost, strictly read."""
 
 import pytest
+
 from wardwise.io import InputError, Solution, read_solution, write_solution
 
 

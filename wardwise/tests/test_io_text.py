@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot
 from wardwise.io import (
     InputError,

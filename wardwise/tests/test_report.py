@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from wardwise.fleet.check import check
 from wardwise.fleet.plan import Plan, Stop, Trip
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wardwise.site import Corridor, Elevator, Floor, Node, NodeKind, Site
 
 # Two floors, one lift in the middle: a --7 m-- lift@0 | lift@1 --14 m-- b

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from wardwise.fleet.check import check
 from wardwise.fleet.plan import Plan
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot

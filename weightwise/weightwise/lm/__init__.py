@@ -5,6 +5,7 @@ from weightwise.lm.config import (
     GQAConfig,
     ModelConfig,
     SwiGLUConfig,
+    matrix_shapes,
     num_parameters,
     num_stored_parameters,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "SwiGLUConfig",
     "Tokenizer",
     "generate",
+    "matrix_shapes",
     "num_parameters",
     "num_stored_parameters",
     "train_tokenizer",

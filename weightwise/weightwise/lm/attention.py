@@ -146,7 +146,8 @@ class GroupedQueryAttention(nn.Module):
         )
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        x_BHTE: Tensor = x_BTD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        return x_BHTE
 
     def _rotary(self, current: Pass, x_BTD: Tensor) -> tuple[Tensor, ...]:
         key = ("rotary", self.head_width, self.config.rope_theta)

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid")
+Shape = tuple[int, int]  # outputs (rows) and inputs (columns) of a linear layer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -83,10 +84,11 @@ class GQAConfig:
             )
         return width // self.num_heads
 
-    def num_parameters(self, width: int) -> int:
-        """Weights of one attention layer: query and output, key and value."""
+    def matrix_shapes(self, width: int) -> tuple[Shape, ...]:
+        """Rows and columns of query, key, value and output in one layer."""
         head_width = self.width_per_head(width)
-        return 2 * width * head_width * (self.num_heads + self.kv_heads)
+        inner, kv_inner = self.num_heads * head_width, self.kv_heads * head_width
+        return (inner, width), (kv_inner, width), (kv_inner, width), (width, inner)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -104,9 +106,9 @@ class SwiGLUConfig:
     kind: Literal["swiglu"] = "swiglu"
     hidden: int = Field(ge=1)
 
-    def num_parameters(self, width: int) -> int:
-        """Weights of one feed-forward layer: gate, up and down."""
-        return 3 * width * self.hidden
+    def matrix_shapes(self, width: int) -> tuple[Shape, ...]:
+        """Rows and columns of gate, up and down in one layer."""
+        return (self.hidden, width), (self.hidden, width), (width, self.hidden)
 
 
 # These become unions discriminated by ``kind`` when a second member comes.
@@ -154,6 +156,19 @@ class ModelConfig:
         return self
 
 
+def matrix_shapes(config: ModelConfig) -> list[Shape]:
+    """Rows and columns of every matrix inside the blocks: what `quantize_model` replaces.
+
+    Parameters
+    ----------
+    config
+        Settings of the model.
+    """
+    width = config.width
+    layer = (*config.attention.matrix_shapes(width), *config.ffn.matrix_shapes(width))
+    return list(layer) * config.num_layers
+
+
 def num_parameters(config: ModelConfig) -> int:
     """Count N, the non-embedding parameters that scaling laws speak of.
 
@@ -171,13 +186,17 @@ def num_parameters(config: ModelConfig) -> int:
     ----------
     arXiv 2501.02423, Table 3.
     """
-    per_layer = config.attention.num_parameters(config.width)
-    per_layer += config.ffn.num_parameters(config.width)
-    return config.num_layers * per_layer
+    return sum(rows * columns for rows, columns in matrix_shapes(config))
 
 
 def num_stored_parameters(config: ModelConfig) -> int:
-    """Count every parameter of the model: N, norm gains, embedding and an untied head."""
+    """Count every parameter of the model: N, norm gains, embedding and an untied head.
+
+    Parameters
+    ----------
+    config
+        Settings of the model.
+    """
     gains = (2 * config.num_layers + 1) * config.width
     tables = 1 if config.tie_embeddings else 2
     return num_parameters(config) + gains + tables * config.vocab_size * config.width

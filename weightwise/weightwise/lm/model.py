@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightwise.lm.attention import GroupedQueryAttention, Pass
@@ -75,9 +76,12 @@ class LanguageModel(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
-        if config.tie_embeddings:
-            self.head.weight = self.embed.weight
+        # Tied, there is one tensor under one name: nothing to keep equal, nothing saved twice.
+        self.head = (
+            None
+            if config.tie_embeddings
+            else nn.Linear(config.width, config.vocab_size, bias=False)
+        )
 
     def forward(self, token_BT: Tensor, cache: Cache | None = None) -> Tensor:
         """Score every next token.
@@ -112,7 +116,10 @@ class LanguageModel(nn.Module):
         x_BTD = self.embed(token_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD, current)
-        logits_BTV: Tensor = self.head(self.norm(x_BTD))
+        x_BTD = self.norm(x_BTD)
+        logits_BTV: Tensor = (
+            F.linear(x_BTD, self.embed.weight) if self.head is None else self.head(x_BTD)
+        )
         if cache is not None:
             cache.length = start + num_tokens
         return logits_BTV

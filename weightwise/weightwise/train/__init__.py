@@ -1,0 +1,30 @@
+"""Training: recipes, data, the loop and its checkpoints."""
+
+from weightwise.train.checkpoint import CheckpointError, load_model
+from weightwise.train.data import DataConfig, PreparedData, default_cache_dir, prepare
+from weightwise.train.log import read_metrics
+from weightwise.train.loop import DivergedError, TrainResult, train
+from weightwise.train.recipe import Recipe, TrainConfig, from_dict, read_recipe, to_dict, to_toml
+from weightwise.train.source import BuiltinSource, FileSource, HuggingFaceSource
+
+__all__ = [
+    "BuiltinSource",
+    "CheckpointError",
+    "DataConfig",
+    "DivergedError",
+    "FileSource",
+    "HuggingFaceSource",
+    "PreparedData",
+    "Recipe",
+    "TrainConfig",
+    "TrainResult",
+    "default_cache_dir",
+    "from_dict",
+    "load_model",
+    "prepare",
+    "read_metrics",
+    "read_recipe",
+    "to_dict",
+    "to_toml",
+    "train",
+]

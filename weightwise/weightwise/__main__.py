@@ -1,0 +1,5 @@
+"""``python -m weightwise``."""
+
+from weightwise.cli import main
+
+raise SystemExit(main())

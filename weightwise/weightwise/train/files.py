@@ -1,0 +1,48 @@
+"""Files that are either whole or absent, and a checksum to tell when they are not."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CHUNK_BYTES = 2**24
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one go."""
+    partial = path.with_name(f".partial-{path.name}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Give a finished folder its name, after all that it holds has reached the disk."""
+    for path in (*sorted(partial.rglob("*")), partial):
+        sync(path)
+    partial.rename(final)
+    sync(final.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checksum(path: Path) -> str:
+    """CRC-32 of a file in hexadecimal: finds damage, not tampering."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            value = zlib.crc32(chunk, value)
+    return f"{value:08x}"

@@ -1,0 +1,308 @@
+"""Recipes: everything that defines a training run, in one typed object.
+
+A recipe comes from a Python function (`weightwise.recipes`) or from a TOML file whose tables
+are the fields below. Unknown keys, wrong types and values out of range are refused in one line
+that names file and field; nothing is converted silently.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from weightwise.lm import ModelConfig  # noqa: TC001, pydantic needs it at run time
+from weightwise.numerics import PrecisionConfig
+from weightwise.optim import OptimizerConfig, ScheduleConfig
+from weightwise.train.data import DataConfig
+from weightwise.train.recipe_errors import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+STRICT = ConfigDict(extra="forbid")
+
+# Fields that may differ between a run and its continuation: they change what is written and
+# when, or how the work is shared out, and not what is computed (sums over processes differ in
+# rounding only). Everything else must be the same.
+FREE_ON_RESUME = frozenset(
+    {
+        "name",
+        "train.steps",  # with conditions, see `resume_conflict`
+        "train.eval_every",
+        "train.eval_batches",
+        "train.save_every",
+        "train.keep_checkpoints",
+        "train.log_every",
+        "train.tensorboard",
+        "train.strategy",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainConfig:
+    """How long, how much at a time, and what to write when.
+
+    Parameters
+    ----------
+    steps
+        Optimizer steps of the run, at least 1.
+    batch_size
+        Sequences of one step, over all processes and micro-batches.
+    micro_batch_size
+        Sequences that one process takes through the model at a time; divides ``batch_size``.
+        ``None`` means the whole share of a process at once.
+    seq_length
+        Tokens T of a sequence, at least 1 and at most the model's ``max_length``.
+    dtype
+        Type of the matrix products: ``bfloat16`` runs them under autocast. Weights, gradients
+        and optimizer state are float32 in either case.
+    grad_clip
+        Largest norm of the gradient over all parameters, above 0; longer ones are scaled down.
+    eval_every
+        Steps between evaluations; the last step is always evaluated.
+    eval_batches
+        Evaluate on this many batches of held-out text, or all if there are fewer.
+    save_every
+        Steps between checkpoints; the last step is always saved.
+    keep_checkpoints
+        Newest checkpoints that stay on disk, at least 1.
+    log_every
+        Steps between rows of training metrics.
+    strategy
+        With more than one process: ``ddp`` keeps the model in each, ``fsdp`` shards it.
+    tensorboard
+        Also write TensorBoard files (extra ``track``).
+    """
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    seq_length: int = Field(ge=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    grad_clip: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    eval_every: int = Field(default=100, ge=1)
+    eval_batches: int = Field(default=8, ge=1)
+    save_every: int = Field(default=100, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _check_micro_batch(self) -> Self:
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size: expected a divisor of batch_size {self.batch_size}, "
+                f"got {self.micro_batch_size}"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Recipe:
+    """Everything that defines a training run.
+
+    Parameters
+    ----------
+    name
+        Name of the run; letters, digits, dot, dash and underscore.
+    seed
+        Seed of initial weights and data order, at least 0.
+    model, data, optimizer, schedule, precision, train
+        Settings of the parts. ``precision`` says which operands of the linear layers are
+        quantized, and how; by default none.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    train: TrainConfig
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if self.train.seq_length > self.model.max_length:
+            raise ValueError(
+                f"train.seq_length: expected at most model.max_length {self.model.max_length}, "
+                f"got {self.train.seq_length}"
+            )
+        return self
+
+
+_ADAPTER = TypeAdapter(Recipe)
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a TOML file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    overrides
+        Changes such as ``"train.steps=100"``, see `override`.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or says something that a recipe cannot; one line with file,
+        field, what was expected and what was found.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: expected a readable file, got {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected TOML, got {error}") from error
+    return from_dict(override(table, overrides), origin=str(path))
+
+
+def from_dict(table: dict[str, Any], *, origin: str) -> Recipe:
+    """Build a recipe from nested dicts, checking every value.
+
+    Parameters
+    ----------
+    table
+        As `to_dict` gives it.
+    origin
+        File or recipe name that messages start with.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown or missing, or a value has the wrong type or is out of range.
+    """
+    try:
+        # By way of JSON, pydantic's strict mode takes lists for tuples and text for
+        # enumerations, which TOML has no types for, and converts nothing else.
+        return _ADAPTER.validate_json(json.dumps(table, default=str), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{origin}: {explain(error, Recipe, table)}") from error
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Nested dicts of plain values; settings that are ``None`` are left out."""
+    table: dict[str, Any] = _ADAPTER.dump_python(recipe, mode="json", exclude_none=True)
+    return table
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Text of a TOML file that `read_recipe` turns into the same recipe."""
+    return "\n".join(_toml_lines(to_dict(recipe), ())) + "\n"
+
+
+def override(table: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Change values in a nested dict.
+
+    Parameters
+    ----------
+    table
+        Nested dicts; not modified.
+    changes
+        Each ``dotted.key=value`` with a TOML value. Text that is no TOML value is taken as a
+        string, so quotes may be left out, and ``none`` takes the key away, which restores the
+        default.
+
+    Raises
+    ------
+    ValueError
+        If a change has no ``=``, or its key leads through a value that is no table.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(table, default=str))
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--set: expected key=value, got {change!r}")
+        *parents, last = key.strip().split(".")
+        inner = result
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ValueError(  # noqa: TRY004, what a user can cause is a ValueError
+                    f"--set: expected a table at {parent!r}, got {change!r}"
+                )
+        if text.strip() == "none":
+            inner.pop(last, None)
+        else:
+            inner[last] = _toml_value(text)
+    return result
+
+
+def resume_conflict(saved: Recipe, wanted: Recipe, step: int) -> str | None:
+    """Say why a run cannot go on with another recipe.
+
+    ``train.steps`` may change if no step already made would have had another learning rate: the
+    schedule is constant or sets ``decay_steps``. It may not drop below the steps already made.
+
+    Parameters
+    ----------
+    saved
+        Recipe of the checkpoint.
+    wanted
+        Recipe to continue with.
+    step
+        Step of the checkpoint.
+
+    Returns
+    -------
+    str or None
+        Field, old and new value; ``None`` if the run can go on.
+    """
+    old, new = _flatten(to_dict(saved)), _flatten(to_dict(wanted))
+    for key in sorted(old.keys() | new.keys()):
+        if key not in FREE_ON_RESUME and old.get(key) != new.get(key):
+            return f"{key}: expected {old.get(key)!r} as in the run so far, got {new.get(key)!r}"
+    steps = wanted.train.steps
+    is_fixed = wanted.schedule.kind == "constant" or wanted.schedule.decay_steps is not None
+    if steps != saved.train.steps and not is_fixed:
+        return (
+            f"train.steps: expected {saved.train.steps} as in the run so far, got {steps}; it "
+            "may change only with schedule.decay_steps set or a constant schedule"
+        )
+    if steps < step:
+        return f"train.steps: expected at least {step}, the steps already made, got {steps}"
+    return None
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
+    """Plain values first, then one section per inner table, as TOML wants it."""
+    lines = [f"[{'.'.join(path)}]"] if path else []
+    lines += [f"{k} = {_toml_text(v)}" for k, v in table.items() if not isinstance(v, dict)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += ["", *_toml_lines(value, (*path, key))]
+    return lines
+
+
+def _toml_text(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_text(item) for item in value) + "]"
+    # Numbers, truth values and strings look the same in TOML and JSON, except that TOML wants
+    # the delete character escaped and knows no surrogate pairs.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,106 @@
+"""One clear line from pydantic's report about a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")
+# pydantic's words, and shorter ones.
+WORDS = {
+    "Input should be ": "",
+    "String should match ": "",
+    "Tuple should have ": "",
+    "Value should have ": "",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "more than",
+    " after validation, not 0": "",
+}
+# Our own checks across fields put the name of the field first: "steps: expected ...".
+OWN_FIELD = re.compile(r"^([a-z][a-z0-9_.]*): (.*)$", re.DOTALL)
+
+
+def explain(error: ValidationError, cls: type, table: dict[str, Any]) -> str:
+    """Describe the first problem as ``dotted.field: expected …, got …``.
+
+    Parameters
+    ----------
+    error
+        What pydantic raised.
+    cls
+        Dataclass that was asked for.
+    table
+        The nested dicts that were given.
+    """
+    problems = error.errors(include_url=False)
+    # A misspelt key is also a missing one: say the former.
+    problem = next((p for p in problems if p["type"] in UNKNOWN_KEY), problems[0])
+    path = _real_path(problem["loc"], table)
+    field = ".".join(path)
+    kind, context, given = problem["type"], problem.get("ctx", {}), problem.get("input")
+    if kind in UNKNOWN_KEY:
+        names = _field_names(cls, path[:-1], table)
+        return f"{field}: expected one of {', '.join(names)}, got an unknown key"
+    if kind in ("missing", "missing_argument"):
+        return f"{field}: expected a value, got none"
+    if kind == "union_tag_not_found":
+        return f"{field}.kind: expected a value, got none"
+    if kind == "union_tag_invalid":
+        return f"{field}.kind: expected one of {context['expected_tags']}, got {context['tag']!r}"
+    if kind == "value_error":
+        return _own_message(str(context["error"]), path)
+    return f"{field}: expected {_expectation(problem)}, got {given!r}"
+
+
+def _own_message(message: str, path: list[str]) -> str:
+    own = OWN_FIELD.match(message)
+    if own:
+        path, message = [*path, own[1]], own[2]
+    return f"{'.'.join(path)}: {message[:1].lower()}{message[1:].removesuffix('.')}"
+
+
+def _expectation(problem: ErrorDetails) -> str:
+    if problem["type"] == "dataclass_type":
+        return "a table"
+    message = problem["msg"]
+    for theirs, ours in WORDS.items():
+        message = message.replace(theirs, ours)
+    return message
+
+
+def _real_path(location: tuple[int | str, ...], table: dict[str, Any]) -> list[str]:
+    """Leave out the names of union members, which pydantic puts between field names."""
+    path: list[str] = []
+    inner: Any = table
+    for part in location[:-1]:
+        if isinstance(inner, dict) and part not in inner and part == inner.get("kind"):
+            continue
+        path.append(str(part))
+        inner = inner.get(part) if isinstance(inner, dict) else None
+    if location and not (isinstance(inner, dict) and location[-1] == inner.get("kind")):
+        path.append(str(location[-1]))
+    return path
+
+
+def _field_names(cls: type, path: list[str], table: dict[str, Any]) -> list[str]:
+    """Names of the fields of the dataclass that lies at a path."""
+    inner: Any = table
+    for name in path:
+        inner = inner[name]
+        hint = typing.get_type_hints(cls)[name]
+        members = typing.get_args(hint) or (hint,)
+        cls = next(m for m in members if _fits(m, inner))
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _fits(member: Any, table: dict[str, Any]) -> bool:
+    """Whether this member of a union is the one that the table's kind asks for."""
+    kinds = [field.default for field in dataclasses.fields(member) if field.name == "kind"]
+    return not kinds or table.get("kind", kinds[0]) == kinds[0]
