@@ -3,7 +3,8 @@
 Reads R101, C101 and RC208 and plans each for ten seconds on one thread, once
 for distance and once for fewest robots. The reference figures were measured
 with PyVRP 0.14.1 at ten seconds, fleet-first with a fixed cost of 10^6, and
-integers scaled by 100. Every plan must pass `check`.
+integers scaled by 100. PyVRP's result depends on its seed, so the medians over
+three are compared. Every plan must pass `check`.
 
 Needs `WARDWISE_DATA`. RC208 is taken from `WARDWISE_DATA` too where it is
 there; otherwise from PyVRP's source distribution, which holds it as test data.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -27,7 +29,7 @@ from wardwise.fleet.solvers import solve, warm_up
 from wardwise.io import read_instance
 
 SECONDS = 10.0
-SEED = 1
+SEEDS = [1, 2, 3]
 PYVRP = "pyvrp==0.14.1"
 # Instance: objective: (robots, distance) of PyVRP at ten seconds.
 REFERENCE = {
@@ -72,32 +74,37 @@ def find(name: str, data: Path, folder: Path) -> Path:
 
 
 def measure(instance, name, objective, method, robots, distance):
-    start = time.perf_counter()
-    plan = solve(instance, method=method, objective=objective, time_limit=SECONDS, seed=SEED)
-    elapsed_s = time.perf_counter() - start
-    report = check(instance, plan)
-    assert report.is_feasible, report.violations
-    cost = report.cost
-    is_reference = method == "pyvrp"
+    """Plan with every seed; print the median over seeds of robots and distance."""
+    seeds = SEEDS if method == "pyvrp" else SEEDS[:1]
+    costs, seconds = [], []
+    for seed in seeds:
+        start = time.perf_counter()
+        plan = solve(instance, method=method, objective=objective, time_limit=SECONDS, seed=seed)
+        seconds.append(round(time.perf_counter() - start, 2))
+        report = check(instance, plan)
+        assert report.is_feasible, report.violations
+        assert report.cost.num_denied == 0
+        costs.append(report.cost)
+    found = [[cost.num_robots, round(cost.distance_m, 2)] for cost in costs]
     common = {
         "system": "foundation",
         "peer": f"PyVRP 0.14.1: {robots} robots, {distance}",
-        "seed": SEED,
-        "detail": {
-            "robots": cost.num_robots,
-            "distance": round(cost.distance_m, 3),
-            "seconds": round(elapsed_s, 2),
-            "denied": cost.num_denied,
-        },
+        "seed": seeds[0],
+        "detail": {"robots_and_distance_by_seed": found, "seeds": seeds, "seconds": seconds},
     }
-    prefix = f"routing_{name}_{objective}_{method}"
+    ratio = statistics.median(cost.distance_m for cost in costs) / distance
     rows = [
-        ("robots", cost.num_robots, "robots", ["==", robots]),
-        ("distance_ratio", cost.distance_m / distance, "x", ["<=", 1.01]),
+        ("robots", statistics.median(cost.num_robots for cost in costs), "robots", ["==", robots]),
+        ("distance_ratio", ratio, "x", ["<=", 1.01]),
     ]
     for what, value, unit, goal in rows:
-        goal = goal if is_reference else None
-        row = {"name": f"{prefix}_{what}", "value": value, "unit": unit, "goal": goal}
+        row = {
+            "name": f"routing_{name}_{objective}_{method}_{what}",
+            "value": value,
+            "unit": unit,
+            # The goal is to have PyVRP's quality behind `solve`; ours stand beside it.
+            "goal": goal if method == "pyvrp" else None,
+        }
         print(json.dumps({**common, **row}), flush=True)
 
 

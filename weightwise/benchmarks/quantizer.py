@@ -42,7 +42,7 @@ def main() -> None:
         for peer, rounding in peers(name).items():
             differ = ours.view(np.int32) != rounding(x).view(np.int32)
             emit(
-                name=f"rounding_mismatches_{name}_{peer}",
+                name=f"quantizer_mismatches_{name}_{peer}",
                 value=int(differ.sum()),
                 unit="values",
                 peer=peer,
@@ -57,7 +57,7 @@ def main() -> None:
     }.items():
         ratio, seconds = time_against_copy(normal, scaling)
         emit(
-            name=f"fake_quantize_e4m3_{label}_over_copy",
+            name=f"quantizer_time_e4m3_{label}_over_copy",
             value=round(ratio, 2),
             unit="x",
             peer="torch copy_",
