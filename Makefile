@@ -55,7 +55,7 @@ format: $(VENV)/dev.stamp ## Repair what can be repaired by itself
 	$(BIN)/ruff format .
 
 docs: $(VENV)/dev.stamp ## Build the site into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Open site/index.html"
 
 bench: $(VENV)/dev.stamp ## Rerun the benchmarks (SYSTEM=foundation for one), print value beside goal, redraw the tables

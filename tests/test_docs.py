@@ -12,7 +12,14 @@ from tools import render, results
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     "wardwise": ("wardwise", "wardwise.io"),
-    "weightwise": ("weightwise", "weightwise.numerics", "weightwise.lm", "weightwise.train"),
+    "weightwise": (
+        "weightwise",
+        "weightwise.numerics",
+        "weightwise.lm",
+        "weightwise.optim",
+        "weightwise.train",
+        "weightwise.recipes",
+    ),
 }
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 
