@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from wardwise.fleet.problem import Instance, Place, Request, Robot
 from wardwise.io.errors import InputError
+from wardwise.io.files import write_text
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from wardwise.fleet.problem import Matrix
 
@@ -67,17 +68,31 @@ def plain_instance(
         raise InputError(path, problem, line=lines.get(subject), field=subject) from error
 
 
-def require_same(instance: Instance, copy: Instance, file_format: str) -> None:
-    """Refuse to write what the format cannot hold, judged by reading it back.
+def write_plain(
+    instance: Instance,
+    path: str | os.PathLike[str],
+    text: str,
+    parse: Callable[[str, str | os.PathLike[str]], Instance],
+    file_format: str,
+) -> None:
+    """Write `text` if `parse` makes the same instance of it; nothing is written otherwise.
 
     Raises
     ------
     ValueError
         Naming the first field that would be lost.
+    OSError
+        If the file cannot be written.
     """
-    if copy == instance:
-        return
-    names = ("name", "places", "robots", "requests", "stations", "reload_s", "costs", "site")
-    lost = (name for name in names if getattr(copy, name) != getattr(instance, name))
-    field = next(lost, "travel_s, distance_m or travel_var_s2")
-    raise ValueError(f"{field}: expected what {file_format} can hold, got more; write JSON instead")
+    try:
+        copy = parse(text, path)
+    except InputError as error:
+        raise ValueError(f"instance: expected what {file_format} can hold: {error}") from error
+    if copy != instance:
+        names = ("name", "places", "robots", "requests", "stations", "reload_s", "costs", "site")
+        lost = (name for name in names if getattr(copy, name) != getattr(instance, name))
+        field = next(lost, "travel_s, distance_m or travel_var_s2")
+        raise ValueError(
+            f"{field}: expected what {file_format} can hold, got more; write JSON instead"
+        )
+    write_text(path, text)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from wardwise.fleet.problem import Place, Request
 from wardwise.io.errors import InputError
-from wardwise.io.files import read_text, write_text
+from wardwise.io.files import read_text
 from wardwise.io.geometry import euclidean
-from wardwise.io.plain import DEPOT_ID, plain_instance, require_same
+from wardwise.io.plain import DEPOT_ID, plain_instance, write_plain
 from wardwise.io.text import LARGEST, MAX_COUNT, Row, decimal, rows
 
 if TYPE_CHECKING:
@@ -106,13 +106,7 @@ def write_solomon(instance: Instance, path: str | os.PathLike[str]) -> None:
     OSError
         If the file cannot be written.
     """
-    text = format_solomon(instance)
-    try:
-        copy = parse_solomon(text, path)
-    except InputError as error:
-        raise ValueError(f"instance: expected what Solomon text can hold: {error}") from error
-    require_same(instance, copy, "Solomon text")
-    write_text(path, text)
+    write_plain(instance, path, format_solomon(instance), parse_solomon, "Solomon text")
 
 
 def format_solomon(instance: Instance) -> str:

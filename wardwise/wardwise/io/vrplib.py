@@ -21,9 +21,9 @@ import numpy as np
 
 from wardwise.fleet.problem import Place, Request
 from wardwise.io.errors import InputError, quote
-from wardwise.io.files import read_text, write_text
+from wardwise.io.files import read_text
 from wardwise.io.geometry import euclidean
-from wardwise.io.plain import plain_instance, require_same
+from wardwise.io.plain import plain_instance, write_plain
 from wardwise.io.text import LARGEST, Row, decimal, rows
 
 if TYPE_CHECKING:
@@ -177,13 +177,7 @@ def write_vrplib(instance: Instance, path: str | os.PathLike[str]) -> None:
     OSError
         If the file cannot be written.
     """
-    text = format_vrplib(instance)
-    try:
-        copy = parse_vrplib(text, path)
-    except InputError as error:
-        raise ValueError(f"instance: expected what VRPLIB text can hold: {error}") from error
-    require_same(instance, copy, "VRPLIB text")
-    write_text(path, text)
+    write_plain(instance, path, format_vrplib(instance), parse_vrplib, "VRPLIB text")
 
 
 def format_vrplib(instance: Instance) -> str:
