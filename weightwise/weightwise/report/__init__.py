@@ -1,8 +1,9 @@
 """The demo's page."""
 
-from weightwise.report.page import Arm, Story, render_page, write_page
+from weightwise.report.page import render_page, write_page
 from weightwise.report.runs import Curves, read_curves
 from weightwise.report.size import WeightBytes, weight_bytes
+from weightwise.report.story import Arm, Story
 
 __all__ = [
     "Arm",

@@ -10,7 +10,7 @@ from weightwise.report.svg import Series, element, line_chart, text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from weightwise.report.page import Arm
+    from weightwise.report.story import Arm
 
 ZOOM_SHARE = 0.4  # the zoomed figure shows this last share of the steps
 BAR_HEIGHT = 22

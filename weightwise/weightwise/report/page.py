@@ -2,71 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import jinja2
 
 from weightwise.report import figures, svg
+from weightwise.train.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from weightwise.report.runs import Curves
-    from weightwise.report.size import WeightBytes
+    from weightwise.report.story import Arm, Story
 
 WIDE, NARROW = 496, 330  # drawn widths in pixels for a desk and for a phone
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One format and what its run gave.
-
-    Parameters
-    ----------
-    name
-        Short name of the format.
-    curves
-        Losses and speed.
-    size
-        Stored bytes of the model.
-    levels
-        Zero and the positive values of the format, rising; empty for the base.
-    sample
-        Text that the trained model wrote after the prompt.
-    """
-
-    name: str
-    curves: Curves
-    size: WeightBytes
-    levels: tuple[float, ...]
-    sample: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Story:
-    """Everything that the page tells.
-
-    Parameters
-    ----------
-    arms
-        The unquantized base first, then the formats.
-    density
-        See `figures.value_chart`.
-    prompt
-        Start of all samples.
-    settings
-        Names and values for the table of settings.
-    command
-        What to type to get the page again.
-    """
-
-    arms: tuple[Arm, ...]
-    density: tuple[float, ...]
-    prompt: str
-    settings: tuple[tuple[str, str], ...]
-    command: str
 
 
 def gap_percent(arm: Arm, base: Arm) -> float:
@@ -135,6 +84,4 @@ def render_page(story: Story) -> str:
 
 def write_page(story: Story, path: Path) -> None:
     """Write the page to a file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render_page(story), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render_page(story))
