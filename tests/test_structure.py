@@ -1,8 +1,10 @@
 """The shape of the repository: who may import whom, and how large things may grow."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,19 @@ def test_importing_a_library_stays_light(library, stranger):
     """Optional and foreign packages are not loaded by a plain import."""
     code = f"import sys, {library}, {library}.cli; sys.exit({stranger!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("library", imports.LAYERS)
+def test_every_dependency_is_used(library):
+    """What an install brings along is imported somewhere, by the name it is asked for."""
+    settings = tomllib.loads((ROOT / library / "pyproject.toml").read_text(encoding="utf-8"))
+    asked = {re.split(r"[<>=\[]", line)[0] for line in settings["project"]["dependencies"]}
+    used = {
+        name.split(".")[0]
+        for path in (ROOT / library / library).rglob("*.py")
+        for name in imports.imported(path)
+    }
+    assert asked <= used
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
