@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Lowest first; parts in one layer do not import each other.
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "wardwise": (
-        ("site",),
+        ("site", "fleet.loss"),
         ("fleet.problem", "fleet.plan"),
         ("fleet.check", "fleet.schedule", "io", "generate"),
         ("fleet.search",),
