@@ -155,6 +155,28 @@ numbers = st.floats(0, 1e12)
 
 
 @st.composite
+def requests_at(draw, id_, places):
+    """A request of any kind; one end of a transfer is the depot, which has ways to all places."""
+    place = draw(st.sampled_from(places))
+    others = [other for other in places if other != place and places[0] in (other, place)]
+    origin = draw(st.sampled_from([None, *others]))
+    one_way = st.sampled_from([Kind.COLLECT, Kind.DELIVER])
+    return Request(
+        id=id_,
+        place=place,
+        origin=origin,
+        kind=draw(one_way) if origin is None else Kind.TRANSFER,
+        load=draw(st.floats(0, 10)),
+        ready_s=draw(st.floats(0, 1e9)),
+        due_s=1e12,
+        service_s=draw(st.floats(0, 1e9)),
+        release_s=draw(numbers),
+        priority=draw(st.integers(1, 3)),
+        tolerance_s=draw(numbers),
+    )
+
+
+@st.composite
 def instances(draw):
     """Anything that the problem accepts and that stays within the reader's range."""
     ids = draw(st.lists(texts, min_size=1, max_size=4, unique=True))
@@ -175,21 +197,8 @@ def instances(draw):
         )
         for _ in range(3)
     ]
-    requests = tuple(
-        Request(
-            id=id_,
-            place=draw(st.sampled_from(ids)),
-            kind=draw(st.sampled_from(Kind)),
-            load=draw(st.floats(0, 10)),
-            ready_s=draw(st.floats(0, 1e9)),
-            due_s=1e12,
-            service_s=draw(st.floats(0, 1e9)),
-            release_s=draw(numbers),
-            priority=draw(st.integers(1, 3)),
-            tolerance_s=draw(numbers),
-        )
-        for id_ in draw(st.lists(texts, max_size=3, unique=True))
-    )
+    request_ids = draw(st.lists(texts, max_size=3, unique=True))
+    requests = tuple(draw(requests_at(id_, ids)) for id_ in request_ids)
     max_trips = st.one_of(st.none(), st.integers(1, 99))
     robot = Robot(id=draw(texts), capacity=10.0, end_s=1e12, max_trips=draw(max_trips))
     prices = st.tuples(numbers, numbers, numbers)

@@ -80,7 +80,7 @@ CHANGES = {
         ": requests[0]: request 'a': priority: expected 1",
     ),
     "priority 2.5": ('"priority":2', '"priority":2.5', ": requests[0].priority: expected a valid"),
-    "kind": ('"load"', '"kind":"fetch","load"', ": requests[0].kind: expected 'collect' or 'deli"),
+    "kind": ('"load"', '"kind":"fetch","load"', ": requests[0].kind: expected 'collect', 'deliv"),
     "load": (
         '"load":1',
         '"load":3',

@@ -7,21 +7,31 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """A visit: the robot arrives, waits if early, and starts service at `start_s`."""
+    """A visit: the robot arrives, waits if early, and starts service at `start_s`.
+
+    A transfer has two stops, its pickup (`is_pickup`) and then its drop; all other
+    requests have one, which is no pickup in this sense.
+    """
 
     request: str
     arrive_s: float
     start_s: float
+    is_pickup: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trip:
-    """One round of one robot: out of the depot, through `stops`, back to the depot."""
+    """One round of one robot: out of the depot, through `stops`, back to the depot.
+
+    If it `is_broken_off`, the robot broke down at `return_s`, after the last of
+    `stops`, and people took it to the depot: it drove no way home.
+    """
 
     robot: str
     depart_s: float
     stops: tuple[Stop, ...]
     return_s: float
+    is_broken_off: bool = False
 
     def __post_init__(self) -> None:
         if not self.stops:

@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,10 +58,11 @@ def _require_non_negative(owner: str, **values: float) -> None:
 
 
 class Kind(StrEnum):
-    """Which way a load travels between the depot and the place of its request."""
+    """Which way a load travels: to the depot, from the depot, or between two places."""
 
     COLLECT = "collect"
     DELIVER = "deliver"
+    TRANSFER = "transfer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +81,22 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One transport between the depot and `place`.
+    """One transport between the depot, or the `origin` of a transfer, and `place`.
 
     Service starts in [`ready_s`, `due_s`]; it may start late by at most
     `tolerance_s`, which costs `Costs.lateness_per_s`. `release_s` is the moment
     the request becomes known (0: before the day starts); service starts no
     earlier. `priority` is 1 (stat), 2 (urgent) or 3 (routine).
+
+    A transfer is picked up at `origin` and dropped at `place` by one robot within
+    one trip, and `service_s` is spent at each end. Its pickup starts no earlier than
+    `ready_s`, its drop no later than `due_s` with the tolerance; lateness is that of
+    the drop.
     """
 
     id: str
     place: str
+    origin: str | None = None
     kind: Kind = Kind.COLLECT
     load: float = 0.0
     ready_s: float = 0.0
@@ -104,6 +112,7 @@ class Request:
         if self.kind not in list(Kind):
             raise ValueError(f"{name}: kind: expected one of {', '.join(Kind)}, got {self.kind!r}")
         object.__setattr__(self, "kind", Kind(self.kind))
+        self._require_origin(name)
         _require_non_negative(
             name,
             load=self.load,
@@ -120,15 +129,30 @@ class Request:
         if self.priority not in range(1, NUM_PRIORITIES + 1):
             raise ValueError(f"{name}: priority: expected 1, 2 or 3, got {self.priority}")
 
+    def _require_origin(self, name: str) -> None:
+        if self.kind is not Kind.TRANSFER:
+            if self.origin is not None:
+                raise ValueError(
+                    f"{name}: origin: expected none for kind {self.kind}, got {self.origin!r}"
+                )
+        elif self.origin is None or self.origin == self.place:
+            raise ValueError(
+                f"{name}: origin: expected another place than {self.place!r}, got {self.origin!r}"
+            )
+
     @property
     def earliest_s(self) -> float:
-        """First moment at which service may start."""
+        """First moment at which service may start; of a transfer, the pickup."""
         return max(self.ready_s, self.release_s)
 
     @property
     def latest_s(self) -> float:
-        """Last moment at which service may start, tolerance included."""
+        """Last moment at which service may start, tolerance included; of a transfer, the drop."""
         return self.due_s + self.tolerance_s
+
+    def stop_place(self, *, is_pickup: bool) -> str:
+        """Where a stop is made: the origin at the pickup of a transfer, else `place`."""
+        return self.origin if is_pickup and self.origin is not None else self.place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +272,7 @@ class Instance:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, self._frozen_matrix(name))
         for station in self.stations:
-            self._require_place(f"station {station.id!r}", station.place)
+            self._require_place(f"station {station.id!r}: place", station.place)
         for request in self.requests:
             self._require_servable(request)
 
@@ -294,33 +318,40 @@ class Instance:
 
     def _require_place(self, what: str, place: str) -> None:
         if place not in self.place_index:
-            raise ValueError(f"{what}: place: no place is called {place!r}")
+            raise ValueError(f"{what}: no place is called {place!r}")
 
     def _require_servable(self, request: Request) -> None:
         """Refuse what no robot can ever serve; late releases are the dispatcher's affair."""
         name = f"request {request.id!r}"
-        self._require_place(name, request.place)
+        self._require_place(f"{name}: place", request.place)
+        places = [request.place]
+        if request.origin is not None:
+            self._require_place(f"{name}: origin", request.origin)
+            places.insert(0, request.origin)
         if request.load > max(robot.capacity for robot in self.robots):
             largest = max(robot.capacity for robot in self.robots)
             raise ValueError(
                 f"{name}: load: expected at most the largest capacity {largest:g}, "
                 f"got {request.load:g}"
             )
-        place = self.place_index[request.place]
-        out_s, back_s = self.travel_s[0, place], self.travel_s[place, 0]
-        if not (math.isfinite(out_s) and math.isfinite(back_s)):
-            raise ValueError(f"{name}: unreachable: no way between the depot and {request.place!r}")
+        way = [0, *(self.place_index[place] for place in places), 0]
+        out_s, *between_s, back_s = (float(self.travel_s[leg]) for leg in pairwise(way))
+        if not all(map(math.isfinite, (out_s, *between_s, back_s))):
+            ends = " and ".join(["the depot", *map(repr, places)])
+            raise ValueError(f"{name}: unreachable: no way between {ends}")
         if request.release_s > 0:
             return
+        # A transfer is served at its origin, too, before the robot drives on.
+        before_s = sum(request.service_s + leg_s for leg_s in between_s)
         for robot in self.robots:
-            start_s = max(robot.start_s + out_s, request.ready_s)
+            start_s = max(robot.start_s + out_s, request.ready_s) + before_s
             end_s = start_s + request.service_s + back_s
             fits = request.load <= robot.capacity
             if fits and start_s <= request.latest_s and end_s <= robot.end_s:
                 return
         raise ValueError(
             f"{name}: unreachable: no robot can start service by {request.latest_s:g} "
-            f"(travel {out_s:g}) and be back in its shift"
+            f"(travel {out_s + sum(between_s):g}) and be back in its shift"
         )
 
 

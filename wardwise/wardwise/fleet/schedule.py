@@ -15,6 +15,7 @@ timing of the same sequence.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from wardwise.fleet.plan import Plan, Stop, Trip
@@ -43,7 +44,8 @@ def schedule(
     instance
         The problem that the sequences belong to.
     routes
-        For each robot its trips in driving order, each the ids of its requests.
+        For each robot its trips in driving order, each the ids of its requests. The
+        id of a transfer stands twice on its trip, at its pickup and at its drop.
     denied
         Ids of the requests that are turned down; passed on as they are.
 
@@ -56,8 +58,9 @@ def schedule(
     Raises
     ------
     ValueError
-        Naming robot and request, when an id is unknown, a load does not fit, a
-        window closes before the robot comes, or its shift ends before it is back.
+        Naming robot and request, when an id is unknown, a transfer has not its two
+        stops, a load does not fit, a window closes before the robot comes, or its
+        shift ends before it is back.
     """
     trips: list[Trip] = []
     for robot_id, sequences in routes.items():
@@ -76,7 +79,10 @@ def schedule(
     return Plan(instance=instance.name, trips=tuple(trips), denied=tuple(denied))
 
 
-def _look_up(instance: Instance, robot: Robot, sequence: Sequence[str]) -> list[Request]:
+def _look_up(
+    instance: Instance, robot: Robot, sequence: Sequence[str]
+) -> list[tuple[Request, bool]]:
+    """Each stop's request, and whether it is the pickup of a transfer."""
     if not sequence:
         raise ValueError(f"robot {robot.id!r}: trip: expected at least one request, got none")
     for request_id in sequence:
@@ -86,12 +92,27 @@ def _look_up(instance: Instance, robot: Robot, sequence: Sequence[str]) -> list[
                 f"no request of this name in {instance.name!r}"
             )
     requests = [instance.request_by_id[request_id] for request_id in sequence]
-    load = sum(request.load for request in requests if request.kind is Kind.DELIVER)
-    _require_room(robot, requests[0], load)
-    for request in requests:
-        load += request.load if request.kind is Kind.COLLECT else -request.load
+    for request_id, count in Counter(sequence).items():
+        is_transfer = instance.request_by_id[request_id].kind is Kind.TRANSFER
+        if is_transfer and count != 2:
+            raise ValueError(
+                f"robot {robot.id!r}: request {request_id!r}: stops: "
+                f"expected a pickup and a drop on one trip, got {count}"
+            )
+    stops = [
+        (request, request.kind is Kind.TRANSFER and request.id not in sequence[:k])
+        for k, request in enumerate(requests)
+    ]
+    _require_loads_fit(robot, stops)
+    return stops
+
+
+def _require_loads_fit(robot: Robot, stops: list[tuple[Request, bool]]) -> None:
+    load = sum(request.load for request, _ in stops if request.kind is Kind.DELIVER)
+    _require_room(robot, stops[0][0], load)
+    for request, is_pickup in stops:
+        load += request.load if is_pickup or request.kind is Kind.COLLECT else -request.load
         _require_room(robot, request, load)
-    return requests
 
 
 def _require_room(robot: Robot, request: Request, load: float) -> None:
@@ -102,15 +123,17 @@ def _require_room(robot: Robot, request: Request, load: float) -> None:
         )
 
 
-def _time_trip(instance: Instance, robot: Robot, ready_s: float, requests: list[Request]) -> Trip:
+def _time_trip(
+    instance: Instance, robot: Robot, ready_s: float, visits: list[tuple[Request, bool]]
+) -> Trip:
     """Time one trip of a robot that stands ready at the depot from `ready_s` on."""
     stops: list[Stop] = []
     here, leave_s = 0, ready_s
-    for request in requests:
-        there = instance.place_index[request.place]
+    for request, is_pickup in visits:
+        there = instance.place_index[request.stop_place(is_pickup=is_pickup)]
         arrive_s = leave_s + float(instance.travel_s[here, there])
         start_s = max(arrive_s, request.earliest_s)
-        if not start_s <= request.latest_s + TOLERANCE_S:
+        if not (is_pickup or start_s <= request.latest_s + TOLERANCE_S):
             raise ValueError(
                 f"robot {robot.id!r}: request {request.id!r}: service: "
                 f"expected to start by {request.latest_s:g}, got {start_s:g}"
@@ -120,12 +143,14 @@ def _time_trip(instance: Instance, robot: Robot, ready_s: float, requests: list[
             out_s = float(instance.travel_s[0, there])
             depart_s = max(ready_s, start_s - out_s)
             arrive_s = start_s
-        stops.append(Stop(request=request.id, arrive_s=arrive_s, start_s=start_s))
+        stops.append(
+            Stop(request=request.id, arrive_s=arrive_s, start_s=start_s, is_pickup=is_pickup)
+        )
         here, leave_s = there, start_s + request.service_s
     return_s = leave_s + float(instance.travel_s[here, 0])
     if not return_s <= robot.end_s + TOLERANCE_S:
         raise ValueError(
-            f"robot {robot.id!r}: request {requests[-1].id!r}: return: "
+            f"robot {robot.id!r}: request {stops[-1].request!r}: return: "
             f"expected by {robot.end_s:g}, got {return_s:g}"
         )
     return Trip(robot=robot.id, depart_s=depart_s, stops=tuple(stops), return_s=return_s)

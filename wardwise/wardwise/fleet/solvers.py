@@ -107,7 +107,8 @@ def warm_up() -> None:
         name="tiny",
         places=(Place(id="depot"), Place(id="ward")),
         requests=tuple(
-            Request(id=f"{kind}", place="ward", kind=kind, due_s=9.0, load=1.0) for kind in Kind
+            Request(id=f"{kind}", place="ward", kind=kind, due_s=9.0, load=1.0)
+            for kind in (Kind.COLLECT, Kind.DELIVER)
         ),
         robots=(Robot(id="1", capacity=1.0, end_s=9.0), Robot(id="2", capacity=1.0, end_s=9.0)),
         travel_s=np.ones((2, 2)) - np.eye(2),
