@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("site", "fleet.loss"),
         ("fleet.problem", "fleet.plan"),
         ("fleet.check", "fleet.schedule", "io", "generate"),
-        ("fleet.search",),
+        ("fleet.search", "dynamism"),
         ("fleet.peer_pyvrp",),
         ("fleet.solvers",),
         ("report",),

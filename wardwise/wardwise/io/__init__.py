@@ -1,4 +1,4 @@
-"""Instances and plans in files: JSON, Solomon text, VRPLIB text.
+"""Instances and plans in files: JSON, Solomon text, VRPLIB text, Lackner-style CSV.
 
 `read_instance` tells the formats apart. Every refusal is an `InputError` of one
 line that names the file, the line or JSON field, and what was expected. Writers
@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING
 from wardwise.io.errors import InputError
 from wardwise.io.files import read_text
 from wardwise.io.json import parse_json, read_json, read_plan, write_json, write_plan
+from wardwise.io.lackner import (
+    Provenance,
+    parse_lackner,
+    read_lackner,
+    read_provenance,
+    write_lackner,
+)
 from wardwise.io.schemas import json_schema
 from wardwise.io.solomon import parse_solomon, read_solomon, write_solomon
 from wardwise.io.solution import Solution, read_solution, write_solution
@@ -21,20 +28,25 @@ from wardwise.io.vrplib import parse_vrplib, read_vrplib, write_vrplib
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from wardwise.fleet.problem import Instance
 
 __all__ = [
     "InputError",
+    "Provenance",
     "Solution",
     "json_schema",
     "read_instance",
     "read_json",
+    "read_lackner",
     "read_plan",
+    "read_provenance",
     "read_solomon",
     "read_solution",
     "read_vrplib",
     "write_json",
+    "write_lackner",
     "write_plan",
     "write_solomon",
     "write_solution",
@@ -42,13 +54,17 @@ __all__ = [
 ]
 
 _KEYWORD_LINE = re.compile(r"\s*[A-Z_0-9]+\s*:")
+_COLUMNS_OF_CSV = re.compile(r"(?:#.*\n\s*)*id\s*,", re.IGNORECASE)
+
+_PARSERS = {".json": parse_json, ".vrp": parse_vrplib, ".csv": parse_lackner}
 
 
 def read_instance(path: str | os.PathLike[str]) -> Instance:
     """Read an instance in whichever format it is written.
 
-    ``.json`` and ``.vrp`` settle the format. Else the content does: JSON starts
-    with a brace, VRPLIB with ``KEYWORD :``, and all else is taken for Solomon text.
+    ``.json``, ``.vrp`` and ``.csv`` settle the format. Else the content does: JSON
+    starts with a brace, VRPLIB with ``KEYWORD :``, Lackner-style CSV, after lines
+    with ``#``, with ``id,``, and all else is taken for Solomon text.
 
     Raises
     ------
@@ -56,9 +72,17 @@ def read_instance(path: str | os.PathLike[str]) -> Instance:
         Naming line or field, and what was expected.
     """
     text = read_text(path)
-    suffix = Path(path).suffix.lower()
-    if suffix == ".json" or (suffix != ".vrp" and text.lstrip().startswith("{")):
-        return parse_json(text, path)
-    if suffix == ".vrp" or _KEYWORD_LINE.match(text):
-        return parse_vrplib(text, path)
-    return parse_solomon(text, path)
+    parse = _PARSERS.get(Path(path).suffix.lower()) or _by_content(text)
+    return parse(text, path)
+
+
+def _by_content(text: str) -> Callable[[str, str | os.PathLike[str]], Instance]:
+    """Parser of a text whose name does not tell the format."""
+    start = text.lstrip()
+    if start.startswith("{"):
+        return parse_json
+    if _KEYWORD_LINE.match(start):
+        return parse_vrplib
+    if _COLUMNS_OF_CSV.match(start):
+        return parse_lackner
+    return parse_solomon
