@@ -19,8 +19,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "wardwise": (
         ("site", "fleet.loss"),
         ("fleet.problem", "fleet.plan"),
-        ("fleet.check", "fleet.schedule", "io", "generate"),
-        ("fleet.search", "dynamism"),
+        ("fleet.check", "fleet.schedule", "io", "flows"),
+        ("fleet.search", "dynamism", "generate"),
         ("fleet.peer_pyvrp",),
         ("fleet.solvers",),
         ("report",),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from wardwise.fleet.check import check
 from wardwise.fleet.problem import Instance, Kind
 from wardwise.fleet.solvers import solve
-from wardwise.generate import FLOWS, HOUR_S, OVERTIME_S, TOLERANCE_S, generate_hospital
+from wardwise.flows import FLOWS, HOUR_S, TOLERANCE_S
+from wardwise.generate import OVERTIME_S, generate_hospital
 from wardwise.site import NodeKind
 
 

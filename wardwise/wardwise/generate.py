@@ -5,30 +5,28 @@ spine, and ward floors with a ring of two corridors, wings of wards outside the 
 and service elevators inside it. Robots come home through a sluice that opens one way
 only, so the way back is shorter than the way out.
 
-Every request has one end at the loading bay beside the dock: `deliver` runs from
-the bay to a ward or theatre, `collect` from there to the bay. Staff carry between
-the bay and the stores.
+What is carried stands in `wardwise.flows`. Every request has one end at the loading
+bay beside the dock, between which and the stores staff carry; transfers, if wanted,
+run straight to and from the laboratory, the pharmacy and the sterile store.
 
-All rates, loads, windows and prices below are ours, chosen to look like a working
-day; none is taken from a publication. Replace them by what is counted on site.
+All sizes and prices below are ours, chosen to look like a working hospital; none is
+taken from a publication. Replace them by what is counted on site.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot, Station
+from wardwise.fleet.problem import Costs, Instance, Place, Robot, Station
+from wardwise.flows import FLOWS, HOUR_S, TRANSFERS, draw_requests
 from wardwise.site import Corridor, Elevator, Floor, Node, NodeKind, Site
 
-HOUR_S = 3600.0
 OVERTIME_S = 1800.0  # robots may come home this long after the last window has closed
 CAPACITY_SLOTS = 4.0
 RELOAD_S = 90.0
-TOLERANCE_S = (0.0, 300.0, 600.0)  # stat, urgent, routine
 # A robot's share of a day, energy and wear per metre, what a late second costs the
 # ward, and what a porter costs who has to walk instead.
 HOSPITAL_COSTS = Costs(
@@ -60,72 +58,6 @@ ROOMS = (
 )
 
 
-def _hourly(base: float, peaks: dict[int, float]) -> tuple[float, ...]:
-    """24 rates: `base` in daytime (6 to 20), a fifth at night, and named peaks."""
-    return tuple(peaks.get(h, base if 6 <= h < 20 else base / 5) for h in range(24))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flow:
-    """One kind of transport and how often it is wanted.
-
-    Parameters
-    ----------
-    per_hour
-        Poisson rate per place for each hour of the day; empty for timetables.
-    window_s
-        Length of the window that opens when a Poisson request is ready.
-    rounds
-        Timetable: windows (from, to) in hours of the day, one request per place each.
-    """
-
-    name: str
-    kind: Kind
-    to: NodeKind = NodeKind.WARD
-    priority: int
-    loads: tuple[int, ...]
-    service_s: float
-    per_hour: tuple[float, ...] = ()
-    window_s: float = 0.0
-    rounds: tuple[tuple[float, float], ...] = ()
-
-
-FLOWS = (
-    Flow(
-        name="stat-medicine", kind=Kind.DELIVER, priority=1, loads=(1,), service_s=60.0,
-        per_hour=_hourly(0.07, {}), window_s=900.0,
-    ),
-    Flow(
-        name="medicine", kind=Kind.DELIVER, priority=3, loads=(1, 2), service_s=60.0,
-        per_hour=_hourly(0.2, {7: 0.5, 10: 0.4}), window_s=2700.0,
-    ),
-    Flow(
-        name="sample", kind=Kind.COLLECT, priority=2, loads=(1,), service_s=60.0,
-        per_hour=_hourly(0.3, {7: 1.0, 10: 0.7}), window_s=1800.0,
-    ),
-    Flow(
-        name="sterile", kind=Kind.DELIVER, to=NodeKind.THEATRE, priority=2, loads=(2, 3),
-        service_s=120.0, rounds=((6.5, 7.5), (8.5, 9.5), (10.5, 11.5), (12.5, 13.5)),
-    ),
-    Flow(
-        name="meal", kind=Kind.DELIVER, priority=2, loads=(4,), service_s=150.0,
-        rounds=((7.0, 7.75), (11.25, 12.0), (17.0, 17.75)),
-    ),
-    Flow(
-        name="clean-linen", kind=Kind.DELIVER, priority=3, loads=(2, 3), service_s=120.0,
-        rounds=((8.0, 11.0),),
-    ),
-    Flow(
-        name="used-linen", kind=Kind.COLLECT, priority=3, loads=(2, 3), service_s=90.0,
-        rounds=((8.0, 11.0),),
-    ),
-    Flow(
-        name="waste", kind=Kind.COLLECT, priority=3, loads=(1, 2), service_s=90.0,
-        per_hour=_hourly(0.25, {}), window_s=5400.0,
-    ),
-)  # fmt: skip
-
-
 def generate_hospital(
     *,
     num_floors: int = 5,
@@ -133,12 +65,15 @@ def generate_hospital(
     num_robots: int | None = None,
     start_h: float = 6.0,
     hours: float = 6.0,
+    dynamic: bool = False,
+    transfers: bool = False,
     seed: int,
 ) -> Instance:
     """Draw a hospital with its requests; second 0 is `start_h` o'clock.
 
-    Every request is known from the start and can be served by a robot that starts
-    then. Requests whose window would close after the last hour are left out.
+    Every request can be served by a robot that starts from the dock at 0 or, if it
+    becomes known later, then. Requests whose window would close after the last hour
+    are left out.
 
     Parameters
     ----------
@@ -148,6 +83,13 @@ def generate_hospital(
         1 to 200; `None` takes 5 robots per 12 wards.
     start_h, hours
         Start of the horizon, 0 to 23 o'clock, and its length; it ends by midnight.
+    dynamic
+        Whether what arises at random becomes known only when it is called in, which
+        is when it is ready. The requests are those of the static day; timetables are
+        known from the start in both.
+    transfers
+        Whether there are also transfers between wards or theatres and the
+        laboratory, the pharmacy and the sterile store.
 
     Raises
     ------
@@ -158,14 +100,24 @@ def generate_hospital(
     _require_parameters(num_floors, num_wards, num_robots, start_h, hours)
     rng = np.random.default_rng(seed)
     site = hospital_site(num_floors=num_floors, num_wards=num_wards, rng=rng)
-    stops = [n for n in site.nodes if n.kind in (NodeKind.WARD, NodeKind.THEATRE)]
-    served = [site.points["dock"], site.points["charger"], *stops]
+    flows = FLOWS + TRANSFERS if transfers else FLOWS
+    ends = {flow.to for flow in flows} | {flow.origin for flow in flows}
+    served = [site.points["dock"], site.points["charger"]]
+    served += [node for node in site.nodes if node.kind in ends]
     travel = site.travel([node.id for node in served])
-    out_s = dict(zip((node.id for node in served), travel.travel_s[0].tolist(), strict=True))
+    marks = "-dynamic" * dynamic + "-transfers" * transfers
     return Instance(
-        name=f"hospital-{num_floors}x{num_wards}-seed{seed}",
+        name=f"hospital-{num_floors}x{num_wards}-seed{seed}{marks}",
         places=tuple(Place(id=n.id, x_m=n.x_m, y_m=n.y_m, floor=n.floor) for n in served),
-        requests=draw_requests(stops, out_s, start_h=start_h, hours=hours, rng=rng),
+        requests=draw_requests(
+            served,
+            travel.travel_s,
+            flows,
+            start_h=start_h,
+            hours=hours,
+            is_dynamic=dynamic,
+            rng=rng,
+        ),
         robots=_robots(num_robots, hours),
         stations=(Station(id="chargers", place="charger", num_slots=math.ceil(num_robots / 2)),),
         travel_s=travel.travel_s,
@@ -182,69 +134,6 @@ def _robots(count: int, hours: float) -> tuple[Robot, ...]:
     return tuple(
         Robot(id=f"R{k + 1:02d}", capacity=CAPACITY_SLOTS, end_s=end_s) for k in range(count)
     )
-
-
-def draw_requests(
-    stops: list[Node],
-    out_s: dict[str, float],
-    *,
-    start_h: float,
-    hours: float,
-    rng: np.random.Generator,
-) -> tuple[Request, ...]:
-    """Requests of all flows in order of their windows, numbered per flow.
-
-    Parameters
-    ----------
-    stops
-        Wards and theatres.
-    out_s
-        Mean travel time from the dock to each stop; a window that closes before a
-        robot can be there is moved back as a whole.
-    """
-    drawn: list[tuple[float, float, Flow, Node]] = []
-    for flow in FLOWS:
-        for node in (n for n in stops if n.kind == flow.to):
-            for ready_s, due_s in _windows(flow, start_h, hours, rng):
-                shift_s = max(0.0, math.ceil(out_s[node.id]) - due_s)
-                if due_s + shift_s <= hours * HOUR_S:
-                    drawn.append((ready_s + shift_s, due_s + shift_s, flow, node))
-    drawn.sort(key=lambda entry: (entry[0], entry[1], entry[2].name, entry[3].id))
-    count = dict.fromkeys((flow.name for flow in FLOWS), 0)
-    requests = []
-    for ready_s, due_s, flow, node in drawn:
-        count[flow.name] += 1
-        requests.append(
-            Request(
-                id=f"{flow.name}-{count[flow.name]:03d}",
-                place=node.id,
-                kind=flow.kind,
-                load=float(rng.choice(flow.loads)),
-                ready_s=ready_s,
-                due_s=due_s,
-                service_s=flow.service_s,
-                priority=flow.priority,
-                tolerance_s=TOLERANCE_S[flow.priority - 1],
-            )
-        )
-    return tuple(requests)
-
-
-def _windows(
-    flow: Flow, start_h: float, hours: float, rng: np.random.Generator
-) -> list[tuple[float, float]]:
-    """Windows of one flow at one place, in whole seconds from the start."""
-    windows = [
-        ((begin_h - start_h) * HOUR_S, (end_h - start_h) * HOUR_S)
-        for begin_h, end_h in flow.rounds
-        if begin_h >= start_h
-    ]
-    for hour, rate in enumerate(flow.per_hour):
-        for moment_h in hour + rng.random(rng.poisson(rate)):
-            ready_s = float(round((moment_h - start_h) * HOUR_S))
-            if ready_s >= 0:
-                windows.append((ready_s, ready_s + flow.window_s))
-    return [(ready_s, due_s) for ready_s, due_s in windows if due_s <= hours * HOUR_S]
 
 
 def hospital_site(*, num_floors: int, num_wards: int, rng: np.random.Generator) -> Site:
