@@ -53,7 +53,7 @@ def hospital(rng: np.random.Generator) -> Instance:
             Request(
                 id=str(i),
                 place=str(i + 1),
-                kind=tuple(Kind)[i % 2],
+                kind=(Kind.COLLECT, Kind.DELIVER)[i % 2],
                 load=float(rng.integers(1, 3)),
                 ready_s=ready[i],
                 due_s=ready[i] + 80,

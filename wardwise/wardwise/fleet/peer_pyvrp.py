@@ -68,10 +68,12 @@ def run_pyvrp(packed: Packed, rng: Generator, watch: Watch) -> None:
     Raises
     ------
     ValueError
-        When the package is not installed.
+        When the package is not installed, or a load goes from ward to ward.
     """
     if importlib.util.find_spec("pyvrp") is None:
         raise ValueError("method: 'pyvrp' needs: pip install 'wardwise[pyvrp]'")
+    if packed.is_pickup.any():
+        raise ValueError("method: 'pyvrp' plans no transfers; take 'ruin'")
     best = best_start(packed, watch)
     if watch.is_late() or len(packed.service) == 1:
         return
@@ -168,8 +170,8 @@ def build_model(packed: Packed, robot_price: float, *, is_optional: bool) -> Mod
     clients = [
         pyvrp.Client(
             location=index,
-            delivery=[loads[n] if packed.is_deliver[n] else 0],
-            pickup=[0 if packed.is_deliver[n] else loads[n]],
+            delivery=[loads[n] if packed.at_depot[n] else 0],
+            pickup=[0 if packed.at_depot[n] else loads[n]],
             service_duration=_up(packed.service[n]),
             tw_early=_up(packed.earliest[n]),
             tw_late=_down(packed.due[n]),
@@ -192,7 +194,8 @@ def build_model(packed: Packed, robot_price: float, *, is_optional: bool) -> Mod
         )
         for kind in kinds
     ]
-    pairs = np.ix_([0, *nodes], [0, *nodes])
+    places = packed.place[[0, *nodes]]
+    pairs = np.ix_(places, places)
     locations = [pyvrp.Location(0, 0) for _ in range(len(nodes) + 1)]
     data = pyvrp.ProblemData(
         locations,

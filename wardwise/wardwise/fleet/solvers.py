@@ -19,8 +19,8 @@ from wardwise.fleet.peer_pyvrp import run_pyvrp
 from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot
 from wardwise.fleet.schedule import schedule
 from wardwise.fleet.search.construct import insertion
-from wardwise.fleet.search.descent import descent
 from wardwise.fleet.search.packed import Objective, Packed, pack
+from wardwise.fleet.search.ruin import ruin
 from wardwise.fleet.search.watch import Progress, Watch
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ __all__ = ["METHODS", "Objective", "Progress", "solve", "warm_up"]
 
 Method = Callable[[Packed, Generator, Watch], None]
 
-METHODS: dict[str, Method] = {"insertion": insertion, "descent": descent, "pyvrp": run_pyvrp}
+METHODS: dict[str, Method] = {"ruin": ruin, "insertion": insertion, "pyvrp": run_pyvrp}
 
 
 def solve(
     instance: Instance,
     *,
-    method: str = "insertion",
+    method: str = "ruin",
     objective: str = "hierarchical",
     time_limit: float = 10.0,
     max_iterations: int | None = None,
@@ -51,8 +51,8 @@ def solve(
     instance
         What has to be carried, and by whom.
     method
-        ``insertion``: constructions only, milliseconds; ``descent``: local search
-        from there; ``pyvrp``: the PyVRP solver (extra ``pyvrp``).
+        ``ruin``: ruin and recreate; ``insertion``: constructions only, milliseconds;
+        ``pyvrp``: the PyVRP solver (extra ``pyvrp``).
     objective
         ``hierarchical``: fewest robots, then distance; ``distance``; ``cost``: money
         of `Costs`. The first two deny a request only if no insertion is feasible.
@@ -115,7 +115,7 @@ def warm_up() -> None:
         distance_m=np.ones((2, 2)) - np.eye(2),
     )
     watch = Watch(time_limit=60.0, max_iterations=2, on_improvement=lambda *_: None)
-    descent(pack(tiny, Objective.COST), np.random.default_rng(0), watch)
+    ruin(pack(tiny, Objective.HIERARCHICAL), np.random.default_rng(0), watch)
 
 
 def _require_arguments(
@@ -134,8 +134,11 @@ def _require_arguments(
 
 
 def _to_plan(instance: Instance, fleet: Fleet) -> Plan:
+    partner, is_pickup = fleet.packed.partner, fleet.packed.is_pickup
+
     def names(nodes: list[int]) -> list[str]:
-        return [instance.requests[node - 1].id for node in nodes]
+        requests = (int(partner[node]) if is_pickup[node] else node for node in nodes)
+        return [instance.requests[node - 1].id for node in requests]
 
     routes = {
         instance.robots[robot].id: [names(trip) for trip in trips]

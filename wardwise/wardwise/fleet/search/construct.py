@@ -25,6 +25,7 @@ from wardwise.fleet.search import chains as kernels
 from wardwise.fleet.search.chains import UNSERVED
 from wardwise.fleet.search.fleet import IDLE, Fleet
 from wardwise.fleet.search.insertion import Weights, best_in_chain
+from wardwise.fleet.search.packed import is_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,8 +80,9 @@ def cheapest_first(packed: Packed) -> Fleet:
 
 def urgency_order(packed: Packed) -> list[int]:
     """Nodes by falling price of a denial, then by due time."""
-    order = np.lexsort((packed.due[1:], -packed.denial_price[1:]))
-    return [int(index) + 1 for index in order]
+    nodes = np.flatnonzero(is_request(packed))
+    order = np.lexsort((packed.due[nodes], -packed.denial_price[nodes]))
+    return [int(node) for node in nodes[order]]
 
 
 def solomon_i1(packed: Packed, parameters: tuple[float, float, float, float], seeds: str) -> Fleet:
@@ -103,9 +105,10 @@ def solomon_i1(packed: Packed, parameters: tuple[float, float, float, float], se
     """
     mu, lam, alpha_1, alpha_2 = parameters
     weights = Weights(metre=alpha_1, saved=mu, push=alpha_2, robot=0.0)
-    distance = packed.distance[0, 1:]
-    rank = -distance if seeds == "farthest" else packed.latest[1:]
-    order = np.argsort(rank, kind="stable") + 1
+    nodes = np.flatnonzero(is_request(packed))
+    distance = packed.distance[0, packed.place[nodes]]
+    rank = -distance if seeds == "farthest" else packed.latest[nodes]
+    order = nodes[np.argsort(rank, kind="stable")]
     fleet = Fleet(packed)
     for robot in range(len(packed.capacity)):
         _fill(packed, fleet.chains, weights, lam, robot, order)
@@ -119,7 +122,7 @@ def drop_losses(fleet: Fleet) -> None:
     """Send home every robot that costs more than denying all it serves."""
     for robot in fleet.used():
         denial = fleet.packed.denial_price[fleet.stops(robot)].sum()
-        if kernels.chain_cost(fleet.packed, fleet.chains, robot) > denial:
+        if fleet.chains.price[robot] > denial:
             fleet.set_chain(robot, IDLE)
 
 
@@ -129,19 +132,20 @@ def _fill(packed, chains, weights, lam, robot, order):  # type: ignore[no-untype
     for u in order:
         if chains.owner[u] != UNSERVED:
             continue
-        _, position, opens = best_in_chain(packed, chains, weights, robot, u)
+        _, position, drop, opens = best_in_chain(packed, chains, weights, robot, u)
         if position >= 0:
-            kernels.insert(packed, chains, robot, position, opens, u)
+            kernels.put(packed, chains, robot, position, drop, opens, u)
             break
     while True:
-        best, best_u, best_position, best_opens = -np.inf, -1, -1, False
+        best, best_u, best_position, best_drop, best_opens = -np.inf, -1, -1, -1, False
         for u in order:
             if chains.owner[u] != UNSERVED:
                 continue
-            c1, position, opens = best_in_chain(packed, chains, weights, robot, u)
-            if position >= 0 and lam * packed.distance[0, u] - c1 > best:
-                best = lam * packed.distance[0, u] - c1
-                best_u, best_position, best_opens = u, position, opens
+            c1, position, drop, opens = best_in_chain(packed, chains, weights, robot, u)
+            c2 = lam * packed.distance[0, packed.place[u]] - c1
+            if position >= 0 and c2 > best:
+                best, best_u = c2, u
+                best_position, best_drop, best_opens = position, drop, opens
         if best_u < 0:
             return
-        kernels.insert(packed, chains, robot, best_position, best_opens, best_u)
+        kernels.put(packed, chains, robot, best_position, best_drop, best_opens, best_u)

@@ -10,6 +10,7 @@ from wardwise.fleet.search import chains as kernels
 from wardwise.fleet.search import insertion
 from wardwise.fleet.search.chains import UNSERVED, Chains, empty_chains
 from wardwise.fleet.search.insertion import plan_weights
+from wardwise.fleet.search.packed import is_request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,12 +44,20 @@ class Fleet:
     @classmethod
     def from_trips(cls, packed: Packed, trips: Mapping[int, Sequence[Sequence[int]]]) -> Fleet:
         """Build the chains of given trips, feasible or not."""
-        fleet = cls(packed)
+        chains = {}
         for robot, sequences in trips.items():
             nodes = [0]
             for sequence in sequences:
                 nodes += [*sequence, 0]
-            fleet.set_chain(robot, np.array(nodes, dtype=np.int64))
+            chains[robot] = np.array(nodes, dtype=np.int64)
+        return cls.from_chains(packed, chains)
+
+    @classmethod
+    def from_chains(cls, packed: Packed, chains: Mapping[int, Ints]) -> Fleet:
+        """Build a fleet of given chains by robot, depots included."""
+        fleet = cls(packed)
+        for robot, nodes in chains.items():
+            fleet.set_chain(robot, nodes)
         return fleet
 
     def copy(self) -> Fleet:
@@ -80,13 +89,14 @@ class Fleet:
         kernels.set_chain(self.packed, self.chains, robot, nodes, len(nodes))
 
     def stops(self, robot: int) -> list[int]:
-        """Nodes that a robot serves, in driving order."""
+        """Requests that a robot serves, in the order in which they are done."""
         row = self.chains.node[robot, : self.chains.length[robot]]
-        return [int(node) for node in row if node != 0]
+        return [int(node) for node in row if node != 0 and not self.packed.is_pickup[node]]
 
     def unserved(self) -> list[int]:
-        """Nodes that nobody serves, in the order of the instance."""
-        return [int(i) + 1 for i in np.flatnonzero(self.chains.owner[1:] == UNSERVED)]
+        """Requests that nobody serves, in the order of the instance."""
+        waiting = (self.chains.owner == UNSERVED) & is_request(self.packed)
+        return [int(node) for node in np.flatnonzero(waiting)]
 
     def used(self) -> list[int]:
         """Robots that leave home."""
@@ -105,7 +115,7 @@ class Fleet:
     def score(self) -> tuple[float, float]:
         """Loss by denials that outweighs driving, and price; compared in this order."""
         loss = float(self.packed.denial_price[self.unserved()].sum())
-        price = float(kernels.fleet_cost(self.packed, self.chains))
+        price = float(self.chains.price.sum())
         return (0.0, price + loss) if self.packed.is_money else (loss, price)
 
     def trips(self) -> Trips:

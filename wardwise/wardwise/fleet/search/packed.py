@@ -1,7 +1,10 @@
 """An instance as a structure of arrays, for compiled loops.
 
 Node 0 is the depot, node ``i`` the request at position ``i - 1`` of the
-instance; matrices run over nodes, so a kernel never looks up a place.
+instance. A transfer has two nodes: its own, where the load is dropped, and one
+behind all requests, where it is picked up. Matrices run over places, so that
+they stay small where many requests go to few wards; their transposes stand
+beside them, because a scan along a chain reads one row of each.
 
 Times and distances are rounded to multiples of 2^-30 (about a nanosecond).
 Below 2^22 s (48 days) all their sums and differences are then exact in double
@@ -14,7 +17,7 @@ Loads are counted in billionths of a slot, so that three loads of 0.1 fill 0.3.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +25,9 @@ from numpy.typing import NDArray
 from wardwise.fleet.problem import Kind
 
 if TYPE_CHECKING:
-    from wardwise.fleet.problem import Instance
+    from collections.abc import Sequence
+
+    from wardwise.fleet.problem import Costs, Instance, Request
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,6 +36,7 @@ Bools = NDArray[np.bool_]
 QUANTA_PER_UNIT = 2.0**30
 BILLIONTHS = 1e9
 NO_TRIP_LIMIT = np.iinfo(np.int64).max
+NOBODY = -1
 
 
 class Objective(StrEnum):
@@ -51,21 +57,30 @@ class Objective(StrEnum):
 
 
 class Packed(NamedTuple):
-    """Arrays over nodes (N), node pairs (N, N) and robots (K), and prices.
+    """Arrays over places (P, P), nodes (N) and robots (K), and prices.
 
-    ``twin[k]`` is the last robot before ``k`` of the same kind, or -1.
-    ``is_soft`` tells whether any service may start late; ``is_money`` whether
-    denials have a price comparable with driving.
+    ``travel_to`` and ``distance_to`` are the transposes: row = target.
+    ``partner`` is the other node of a transfer, or -1. ``load`` is what a stop
+    moves, ``at_depot`` what is on board for it from the depot on, ``delta`` the
+    change of the load at the stop. ``twin[k]`` is the last robot before ``k`` of
+    the same kind, or -1. ``is_soft`` tells whether any service may start late;
+    ``is_money`` whether denials have a price comparable with driving.
     """
 
     travel: Floats
     distance: Floats
+    travel_to: Floats
+    distance_to: Floats
+    place: Ints
+    partner: Ints
+    is_pickup: Bools
     service: Floats
     earliest: Floats
     latest: Floats
     due: Floats
     load: Floats
-    is_deliver: Bools
+    at_depot: Floats
+    delta: Floats
     late_price: Floats
     denial_price: Floats
     capacity: Floats
@@ -80,66 +95,145 @@ class Packed(NamedTuple):
     is_money: bool
 
 
+_NODE_ARRAYS = {
+    "place": np.int64,
+    "partner": np.int64,
+    "is_pickup": np.bool_,
+    "service": np.float64,
+    "earliest": np.float64,
+    "latest": np.float64,
+    "due": np.float64,
+    "load": np.float64,
+    "at_depot": np.float64,
+    "delta": np.float64,
+    "late_price": np.float64,
+    "denial_price": np.float64,
+}
+
+
 def pack(instance: Instance, objective: Objective) -> Packed:
     """Arrays of `instance`, with the prices that make `objective` a sum."""
     requests, robots, costs = instance.requests, instance.robots, instance.costs
-    place = np.array([0, *(instance.place_index[r.place] for r in requests)], dtype=np.int64)
-    pairs = np.ix_(place, place)
-    travel, distance = (_quantise(m[pairs]) for m in (instance.travel_s, instance.distance_m))
-    for matrix in (travel, distance):
-        np.fill_diagonal(matrix, 0.0)  # an idle robot stays at the depot, and pays nothing
-    late_price = np.array([0.0, *(costs.lateness_per_s[r.priority - 1] for r in requests)])
-    tolerance = np.array([0.0, *(r.tolerance_s for r in requests)])
+    travel, distance = (quantise(m) for m in (instance.travel_s, instance.distance_m))
+    transfers = [i for i, r in enumerate(requests, start=1) if r.kind is Kind.TRANSFER]
+    num_nodes = 1 + len(requests) + len(transfers)
+    late_price = [costs.lateness_per_s[r.priority - 1] * r.tolerance_s for r in requests]
     is_money = objective is Objective.COST
     robot_price, metre_price = {
         Objective.COST: (costs.per_robot, costs.per_metre),
         Objective.DISTANCE: (0.0, 1.0),
-        Objective.HIERARCHICAL: (_above_all_driving(distance, float(late_price @ tolerance)), 1.0),
+        Objective.HIERARCHICAL: (_above_all_driving(distance, num_nodes, sum(late_price)), 1.0),
     }[objective]
-    # A denial must weigh something even when its price is zero, or nobody would be served.
-    floor = 0.0 if is_money else 1.0
-    return Packed(
+    packed = Packed(
         travel=travel,
         distance=distance,
-        service=_quantise([0.0, *(r.service_s for r in requests)]),
-        earliest=_quantise([0.0, *(r.earliest_s for r in requests)]),
-        latest=_quantise([0.0, *(r.latest_s for r in requests)]),
-        due=_quantise([0.0, *(r.due_s for r in requests)]),
-        load=np.rint(BILLIONTHS * np.array([0.0, *(r.load for r in requests)])),
-        is_deliver=np.array([False, *(r.kind is Kind.DELIVER for r in requests)]),
-        late_price=late_price,
-        denial_price=np.array([0.0, *(costs.per_denial[r.priority - 1] + floor for r in requests)]),
-        capacity=np.rint(BILLIONTHS * np.array([r.capacity for r in robots])),
-        start=_quantise([r.start_s for r in robots]),
-        end=_quantise([r.end_s for r in robots]),
+        travel_to=np.ascontiguousarray(travel.T),
+        distance_to=np.ascontiguousarray(distance.T),
+        **{name: np.zeros(num_nodes, dtype=kind) for name, kind in _NODE_ARRAYS.items()},
+        capacity=in_billionths([r.capacity for r in robots]),
+        start=quantise([r.start_s for r in robots]),
+        end=quantise([r.end_s for r in robots]),
         max_trips=np.array([r.max_trips or NO_TRIP_LIMIT for r in robots], dtype=np.int64),
         twin=_twins(instance),
-        reload=float(_quantise([instance.reload_s])[0]),
+        reload=float(quantise([instance.reload_s])[0]),
         robot_price=float(robot_price),
         metre_price=float(metre_price),
-        is_soft=bool(tolerance.any()),
+        is_soft=any(r.tolerance_s > 0 for r in requests),
         is_money=is_money,
     )
+    packed.partner[:] = NOBODY
+    pickups = dict(zip(transfers, range(1 + len(requests), num_nodes), strict=True))
+    for node, request in enumerate(requests, start=1):
+        write_request(packed, node, pickups.get(node, NOBODY), request, instance.place_index, costs)
+    return packed
 
 
-def _quantise(values: NDArray[np.float64] | list[float]) -> Floats:
+def write_request(
+    packed: Packed,
+    node: int,
+    pickup: int,
+    request: Request,
+    place_index: dict[str, int],
+    costs: Costs,
+) -> None:
+    """Fill the node of a request, and for a transfer that of its pickup (else -1)."""
+    rank = request.priority - 1
+    # A denial must weigh something even when its price is zero, or nobody would be served.
+    floor = 0.0 if packed.is_money else 1.0
+    load = float(in_billionths([request.load])[0])
+    times = (request.service_s, request.earliest_s, request.latest_s, request.due_s)
+    service, earliest, latest, due = (float(value) for value in quantise(list(times)))
+    is_transfer = request.kind is Kind.TRANSFER
+    packed.place[node] = place_index[request.place]
+    packed.partner[node] = pickup if is_transfer else NOBODY
+    packed.is_pickup[node] = False
+    packed.service[node] = service
+    packed.earliest[node] = 0.0 if is_transfer else earliest
+    packed.latest[node] = latest
+    packed.due[node] = due
+    packed.load[node] = load
+    packed.at_depot[node] = load if request.kind is Kind.DELIVER else 0.0
+    packed.delta[node] = load if request.kind is Kind.COLLECT else -load
+    packed.late_price[node] = costs.lateness_per_s[rank]
+    packed.denial_price[node] = costs.per_denial[rank] + floor
+    if not is_transfer:
+        return
+    assert request.origin is not None
+    packed.place[pickup] = place_index[request.origin]
+    packed.partner[pickup] = node
+    packed.is_pickup[pickup] = True
+    packed.service[pickup] = service
+    packed.earliest[pickup] = earliest
+    packed.latest[pickup] = latest
+    packed.due[pickup] = latest  # a pickup is never late: its drop is
+    packed.load[pickup] = load
+    packed.at_depot[pickup] = 0.0
+    packed.delta[pickup] = load
+    packed.late_price[pickup] = 0.0
+    packed.denial_price[pickup] = 0.0
+
+
+def reserve(packed: Packed, num_nodes: int) -> Packed:
+    """Copy with room for `num_nodes` nodes, and prices and robots that may be changed."""
+    longer: dict[str, Any] = {}
+    for name, kind in _NODE_ARRAYS.items():
+        longer[name] = np.zeros(num_nodes, dtype=kind)
+        longer[name][: len(packed.place)] = getattr(packed, name)
+    longer["partner"][len(packed.place) :] = NOBODY
+    robots = {name: getattr(packed, name).copy() for name in ("end", "max_trips", "twin")}
+    return packed._replace(**longer, **robots)
+
+
+def is_request(packed: Packed) -> Bools:
+    """Nodes that stand for a request: all but the depot and the pickups of transfers."""
+    flags = ~packed.is_pickup
+    flags[0] = False
+    return flags
+
+
+def quantise(values: NDArray[np.float64] | Sequence[float]) -> Floats:
     """Nearest multiples of 2^-30."""
     return np.ascontiguousarray(np.rint(np.asarray(values) * QUANTA_PER_UNIT) / QUANTA_PER_UNIT)
 
 
-def _above_all_driving(distance: Floats, lateness_price: float) -> float:
+def in_billionths(loads: Sequence[float]) -> Floats:
+    """Loads as whole numbers of billionths."""
+    return np.rint(BILLIONTHS * np.asarray(loads, dtype=np.float64))
+
+
+def _above_all_driving(distance: Floats, num_nodes: int, lateness_price: float) -> float:
     """A power of two above distance and lateness of any plan, so that sums stay exact."""
     longest = distance[np.isfinite(distance)].max()
-    # Every request is at worst reached and left over the longest leg.
-    bound = 1 + 2 * len(distance) * longest + lateness_price
+    # Every stop is at worst reached and left over the longest leg.
+    bound = 1 + 2 * num_nodes * longest + lateness_price
     return float(2.0 ** np.ceil(np.log2(bound)))
 
 
 def _twins(instance: Instance) -> Ints:
     last_of_kind: dict[tuple[float, float, float, int | None], int] = {}
-    twin = np.full(len(instance.robots), -1, dtype=np.int64)
+    twin = np.full(len(instance.robots), NOBODY, dtype=np.int64)
     for index, robot in enumerate(instance.robots):
         kind = (robot.capacity, robot.start_s, robot.end_s, robot.max_trips)
-        twin[index] = last_of_kind.get(kind, -1)
+        twin[index] = last_of_kind.get(kind, NOBODY)
         last_of_kind[kind] = index
     return twin

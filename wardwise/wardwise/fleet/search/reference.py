@@ -32,36 +32,48 @@ def drive(packed: Packed, robot: int, chain: list[int]) -> float | None:
             time += packed.service[here]
         elif position > 0:
             time += packed.reload
-        time = max(time + packed.travel[here, there], packed.earliest[there])
+        leg = packed.place[here], packed.place[there]
+        time = max(time + (packed.travel[leg] if len(chain) > 2 else 0.0), packed.earliest[there])
         if time > (packed.latest[there] if there != 0 else packed.end[robot]):
             return None
-        price += packed.metre_price * packed.distance[here, there]
+        price += packed.metre_price * packed.distance[leg] if len(chain) > 2 else 0.0
         price += packed.late_price[there] * max(0.0, time - packed.due[there])
     return float(price)
 
 
-def candidates(chain: list[int], node: int) -> Iterator[tuple[int, bool, list[int]]]:
-    """All ways to put a node into a chain: position before it, opens a trip, new chain."""
-    last = len(chain) - 1
-    for k, here in enumerate(chain):
-        head, tail = list(chain[: k + 1]), list(chain[k + 1 :])
-        if k < last:
-            yield k, False, [*head, node, *tail]
-        if here == 0 and last > 1:
-            yield k, True, [*head, node, 0, *tail]
+def candidates(
+    packed: Packed, chain: list[int], node: int
+) -> Iterator[tuple[int, int, bool, list[int]]]:
+    """All ways to put a request into a chain: position, drop behind, opens, new chain."""
+    last, pickup = len(chain) - 1, int(packed.partner[node])
+    for opens in (False, True):
+        for k, here in enumerate(chain):
+            head, tail = list(chain[: k + 1]), list(chain[k + 1 :])
+            if opens and here == 0 and last > 1:
+                own = [node] if pickup < 0 else [pickup, node]
+                yield k, -1 if pickup < 0 else k, True, [*head, *own, 0, *tail]
+            if opens or k == last:
+                continue
+            if pickup < 0:
+                yield k, -1, False, [*head, node, *tail]
+                continue
+            end = chain.index(0, k + 1)
+            for j in range(k, end):
+                middle, rest = chain[k + 1 : j + 1], chain[j + 1 :]
+                yield k, j, False, [*head, pickup, *middle, node, *rest]
 
 
 def best_in_chain(
     packed: Packed, robot: int, chain: list[int], node: int
-) -> tuple[float, int, bool]:
+) -> tuple[float, int, int, bool]:
     """Cheapest feasible insertion, as the kernel of the same name reports it."""
     before = drive(packed, robot, chain)
     assert before is not None
-    best = (math.inf, -1, False)
-    for position, opens, new_chain in candidates(chain, node):
+    best = (math.inf, -1, -1, False)
+    for position, drop, opens, new_chain in candidates(packed, chain, node):
         after = drive(packed, robot, new_chain)
         if after is not None and after - before < best[0]:
-            best = (after - before, position, opens)
+            best = (after - before, position, drop, opens)
     return best
 
 
@@ -70,9 +82,9 @@ def _loads_fit(packed: Packed, robot: int, chain: list[int]) -> bool:
     for position, here in enumerate(chain[:-1]):
         if here == 0:
             trip = chain[position + 1 : chain.index(0, position + 1)]
-            on_board = sum(packed.load[n] for n in trip if packed.is_deliver[n])
+            on_board = sum(packed.at_depot[n] for n in trip)
         else:
-            on_board += -packed.load[here] if packed.is_deliver[here] else packed.load[here]
+            on_board += packed.delta[here]
         if on_board > packed.capacity[robot]:
             return False
     return True

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# Length of a batch: a small share of the time, and no longer than a person waits for Ctrl-C.
+MOST_BATCHES, SHORTEST_S, LONGEST_S = 300, 0.001, 0.05
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """What a running search has found; `cost` is money of `Costs`, denials included."""
@@ -66,9 +70,21 @@ class Watch:
         """Whether the time is used up, once there is a plan."""
         return self.best is not None and self.elapsed_s >= self._time_limit
 
-    def advance(self) -> bool:
-        """Count one iteration; returns whether the method may go on."""
-        self.iteration += 1
+    def batch(self, per_second: float) -> int:
+        """Iterations to run before the clock is looked at again, at a given pace.
+
+        With a limit on iterations the answer does not depend on the pace, so that
+        the same seed gives the same plan.
+        """
+        if self._max_iterations is not None:
+            left = self._max_iterations - self.iteration
+            return max(1, min(left, self._max_iterations // MOST_BATCHES + 1))
+        seconds = min(max(self._time_limit / MOST_BATCHES, SHORTEST_S), LONGEST_S)
+        return max(1, int(seconds * per_second))
+
+    def advance(self, count: int = 1) -> bool:
+        """Count iterations; returns whether the method may go on."""
+        self.iteration += count
         if self._max_iterations is not None and self.iteration >= self._max_iterations:
             return False
         return not self.is_late()

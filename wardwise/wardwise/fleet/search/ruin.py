@@ -1,0 +1,226 @@
+"""Ruin and recreate by slack induction by string removals: the default search.
+
+Christiaens and Vanden Berghe 2020, Transportation Science 54(2) 417-433; the
+loop is in `ruin_kernels`. Simulated annealing cools from `Cooling.start` to
+`Cooling.end` times the mean price of a request over the time that is granted.
+
+For fewest robots, the first part of the time goes into emptying one robot after
+the other with absence counters; the rest shortens the routes of the fleet found.
+
+Beyond `GRANULAR_FROM` requests a request is put back only into chains that serve
+one of its `GRANULAR_NEAR` nearest, or into an idle robot.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wardwise.fleet.search.chains import refresh
+from wardwise.fleet.search.construct import best_start
+from wardwise.fleet.search.fleet import IDLE, Fleet
+from wardwise.fleet.search.insertion import plan_weights
+from wardwise.fleet.search.neighbours import nearest, proximity
+from wardwise.fleet.search.packed import is_request
+from wardwise.fleet.search.ruin_kernels import Strings, Work, anneal, keep
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+    from wardwise.fleet.search.packed import Bools, Floats, Packed
+    from wardwise.fleet.search.watch import Watch
+
+GRANULAR_FROM, GRANULAR_NEAR = 400, 50
+# Strings are taken out around a request; no iteration reaches further than this.
+ADJACENT = 200
+# Share of the time in which robots are emptied, when fewest robots count.
+EMPTYING_SHARE = 0.4
+# Mean prices of a request; while robots are emptied the temperature does not fall.
+EMPTYING_TEMPERATURE = 0.05
+# An unserved request weighs more than all driving.
+DENIAL_WEIGHT = 100.0
+REPORT_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cooling:
+    """Temperatures at start and end, in mean prices of a request; found by experiment."""
+
+    start: float = 1.0
+    end: float = 0.01
+
+
+def ruin(packed: Packed, rng: Generator, watch: Watch) -> None:
+    """Improve the best construction until the watch says stop."""
+    fleet = best_start(packed, watch)
+    if watch.spent() >= 1 or len(packed.service) == 1:
+        return
+    search = Ruin(fleet, rng, watch)
+    if packed.robot_price > 0 and not packed.is_money:
+        search.empty_robots(EMPTYING_SHARE)
+    search.shorten(Cooling())
+
+
+class Ruin:
+    """One search: chains, scratch arrays, and the clock.
+
+    Parameters
+    ----------
+    fleet
+        Where to start; changed by the search.
+    is_fixed
+        Nodes that stay where they are; none by default.
+    """
+
+    def __init__(
+        self, fleet: Fleet, rng: Generator, watch: Watch, *, is_fixed: Bools | None = None
+    ) -> None:
+        self._fleet, self._watch = fleet, watch
+        self._work = _work(fleet, rng, is_fixed)
+        self._weights = plan_weights(fleet.packed)
+        self._iterations_per_s = 1e4
+        self._reported_s = 0.0
+
+    def empty_robots(self, until: float) -> None:
+        """Send robots home one by one, until a share of the watch is spent or none can go."""
+        work, chains = self._work, self._fleet.chains
+        self._pay(robots=0.0, penalty=0.0)
+        keep(chains, work)
+        least = _fewest_robots(self._fleet.packed)
+        while self._watch.spent() < until:
+            state = np.array([chains.price.sum(), 0.0, *self._absent()])
+            if state[3] == 0:
+                keep(chains, work)
+                self._report()
+                used = self._fleet.used()
+                if len(used) <= least:
+                    break
+                self._close(min(used, key=self._hardness))
+                state = np.array([chains.price.sum(), 0.0, *self._absent()])
+            scale = EMPTYING_TEMPERATURE * chains.price.sum() / max(1, len(work.requests))
+            while self._watch.spent() < until and state[3] > 0:
+                self._anneal(state, scale, is_emptying=True)
+        self._restore()
+
+    def shorten(self, cooling: Cooling) -> None:
+        """Anneal until the watch is spent; for fewest robots, with those in use now."""
+        packed, work, chains = self._fleet.packed, self._work, self._fleet.chains
+        if packed.is_money:
+            self._pay(robots=packed.robot_price, penalty=1.0)
+        else:
+            self._pay(robots=0.0, penalty=DENIAL_WEIGHT * (1.0 + chains.price.sum()))
+        if packed.robot_price > 0 and not packed.is_money:
+            work.is_closed[:] = chains.length == 2
+        cost = float(chains.price.sum() + work.penalty[self._fleet.unserved()].sum())
+        state = np.array([cost, cost, *self._absent()])
+        keep(chains, work)
+        scale = chains.price.sum() / max(1, len(work.requests))
+        begun, improvements = self._watch.spent(), 0
+        while self._watch.spent() < 1:
+            share = (self._watch.spent() - begun) / (1 - begun)
+            temperature = scale * cooling.start * (cooling.end / cooling.start) ** share
+            improvements += self._anneal(state, temperature, is_emptying=False)
+            if improvements and self._watch.elapsed_s > self._reported_s + REPORT_EVERY_S:
+                self._report()
+                improvements = 0
+        self._restore()
+
+    def _anneal(self, state: Floats, temperature: float, *, is_emptying: bool) -> int:
+        """Run a batch of the compiled loop; returns how often the best was improved."""
+        count = self._watch.batch(self._iterations_per_s)
+        start = time.perf_counter()
+        improvements = anneal(
+            self._packed, self._fleet.chains, self._weights, self._work, Strings(),
+            state, temperature, is_emptying, count,
+        )  # fmt: skip
+        elapsed_s = max(time.perf_counter() - start, 1e-6)
+        self._iterations_per_s = 0.5 * (self._iterations_per_s + count / elapsed_s)
+        self._watch.advance(count)
+        return int(improvements)
+
+    def _pay(self, *, robots: float, penalty: float) -> None:
+        """Set what a used robot and an unserved request cost in this part of the search."""
+        self._packed = self._fleet.packed._replace(robot_price=robots)
+        self._weights = plan_weights(self._packed)
+        self._work.penalty[:] = penalty * self._packed.denial_price
+        for robot in range(len(self._fleet.chains.length)):
+            refresh(self._packed, self._fleet.chains, robot)
+
+    def _absent(self) -> tuple[float, int]:
+        """Sum of absence counters over the unserved, and how many there are."""
+        unserved = self._fleet.unserved()
+        return float(self._work.absences[unserved].sum()), len(unserved)
+
+    def _hardness(self, robot: int) -> tuple[float, int]:
+        """How hard the requests of a robot were to place so far."""
+        stops = self._fleet.stops(robot)
+        return float(self._work.absences[stops].sum()), len(stops)
+
+    def _close(self, robot: int) -> None:
+        """Send a robot home for good, and all that are idle."""
+        self._fleet.set_chain(robot, IDLE)
+        self._work.is_closed[:] = self._fleet.chains.length == 2
+        self._work.absences[:] = np.maximum(self._work.absences, 1.0)
+
+    def _restore(self) -> None:
+        """Go back to the best result of this part, and tell the watch."""
+        self._pay(robots=self._fleet.packed.robot_price, penalty=0.0)
+        for robot, length in enumerate(self._work.best_length):
+            self._fleet.set_chain(robot, self._work.best_node[robot, :length])
+        self._work.is_closed[:] = False
+        self._watch.improve(self._fleet)
+
+    def _report(self) -> None:
+        """Tell the watch of the best so far without disturbing the search."""
+        work = self._work
+        rows = enumerate(zip(work.best_node, work.best_length, strict=True))
+        chains = {robot: row[:length] for robot, (row, length) in rows if length > 2}
+        self._watch.improve(Fleet.from_chains(self._fleet.packed, chains))
+        self._reported_s = self._watch.elapsed_s
+
+
+def _fewest_robots(packed: Packed) -> int:
+    """Robots that the loads alone ask for, where each makes one trip."""
+    if packed.max_trips.max() > 1:
+        return 1
+    collected = packed.delta[(packed.delta > 0) & ~packed.is_pickup].sum()
+    load = max(float(packed.at_depot.sum()), float(collected))
+    return max(1, math.ceil(load / packed.capacity.max()))
+
+
+def _work(fleet: Fleet, rng: Generator, is_fixed: Bools | None) -> Work:
+    """Scratch arrays for a fleet."""
+    packed, shape = fleet.packed, fleet.chains.node.shape
+    num_robots, num_nodes = shape[0], len(packed.place)
+    fixed = np.zeros(num_nodes, dtype=np.bool_) if is_fixed is None else is_fixed
+    requests = np.flatnonzero(is_request(packed) & ~fixed)
+    pairs = np.ix_(packed.place, packed.place)
+    distance = np.minimum(packed.distance[pairs], packed.distance.T[pairs])
+    near = proximity(packed)
+    count = GRANULAR_NEAR if len(requests) > GRANULAR_FROM else 0
+    return Work(
+        random=np.array([rng.integers(1, 2**62), 0], dtype=np.int64),
+        requests=requests,
+        adjacent=nearest(distance, packed, ADJACENT),
+        near=nearest(np.minimum(near, near.T), packed, count),
+        is_fixed=fixed,
+        is_closed=np.zeros(num_robots, dtype=np.bool_),
+        penalty=np.zeros(num_nodes),
+        absences=np.zeros(num_nodes),
+        saved_node=np.zeros(shape, dtype=np.int64),
+        saved_length=np.zeros(num_robots, dtype=np.int64),
+        saved_price=np.zeros(num_robots),
+        touched=np.zeros(num_robots, dtype=np.int64),
+        is_touched=np.zeros(num_robots, dtype=np.bool_),
+        best_node=np.zeros(shape, dtype=np.int64),
+        best_length=np.full(num_robots, 2, dtype=np.int64),
+        pool=np.zeros(num_nodes, dtype=np.int64),
+        keys=np.zeros(num_nodes),
+        was_absent=np.zeros(num_nodes, dtype=np.bool_),
+        seen=np.zeros(num_robots, dtype=np.int64),
+        tally=np.zeros(2, dtype=np.int64),
+    )
