@@ -1,0 +1,1 @@
+"""Other solvers on our instances, for the benchmarks; needs the dev dependencies."""
