@@ -94,6 +94,49 @@ def test_loads_count_on_every_leg() -> None:
         schedule(heavy, {"r": [["Da", "Db"]]})
 
 
+def test_a_transfer_stops_at_both_ends() -> None:
+    """Opens at 30 at c: leave at 0, serve to 35; a at 55, due there; home at 60 + 10 = 70."""
+    t = Request(
+        id="T", kind=Kind.TRANSFER, origin="c", place="a", ready_s=30.0, due_s=55.0, service_s=5.0
+    )
+    instance = line(t, robot=ROBOT)
+    plan = schedule(instance, {"r": [["T", "T"]]})
+    (trip,) = plan.trips
+    assert (trip.depart_s, trip.return_s) == (0.0, 70.0)
+    assert [(s.start_s, s.is_pickup) for s in trip.stops] == [(30.0, True), (55.0, False)]
+    assert check(instance, plan).is_feasible
+    # It may be picked up after it is due, as long as the tolerance reaches to the drop.
+    late = replace(t, ready_s=0.0, due_s=20.0, tolerance_s=35.0)
+    schedule(line(late, robot=ROBOT), {"r": [["T", "T"]]})
+    later = Robot(id="s", capacity=2.0, start_s=1.0, end_s=200.0)
+    with pytest.raises(ValueError, match=r"'s': request 'T': service: .* by 55, got 56"):
+        schedule(replace(line(late, robot=ROBOT), robots=(ROBOT, later)), {"s": [["T", "T"]]})
+
+
+@pytest.mark.parametrize(
+    ("routes", "count"), [([["T"]], 1), ([["T"], ["T"]], 1), ([["T", "A", "T", "T"]], 3)]
+)
+def test_a_transfer_needs_its_two_stops_on_a_trip(routes: list[list[str]], count: int) -> None:
+    """One, or one on each of two trips, is no transfer."""
+    t = Request(id="T", kind=Kind.TRANSFER, origin="b", place="c", due_s=90.0)
+    instance = line(t, Request(id="A", place="a", due_s=90.0), robot=ROBOT)
+    message = f"'r': request 'T': stops: expected a pickup and a drop on one trip, got {count}"
+    with pytest.raises(ValueError, match=message):
+        schedule(instance, {"r": routes})
+
+
+def test_transferred_loads_count_between_their_stops() -> None:
+    """Two loads of 1 fit beside each other, a third only when one has been dropped."""
+    loads = [
+        Request(id=i, kind=Kind.TRANSFER, origin="a", place="b", load=1.0, due_s=150.0)
+        for i in "TUV"
+    ]
+    instance = line(*loads, robot=ROBOT)
+    schedule(instance, {"r": [["T", "U", "T", "V", "U", "V"]]})
+    with pytest.raises(ValueError, match=r"'r': request 'V': load: .* capacity 2, got 3"):
+        schedule(instance, {"r": [["T", "U", "V", "T", "U", "V"]]})
+
+
 @pytest.mark.parametrize(
     ("routes", "message"),
     [
