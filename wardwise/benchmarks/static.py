@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from peers import draw, results, rows, study
 from peers.found import DISTANCE, HIERARCHICAL
+from peers.ours import is_ours
 from peers.results import GEHRING_HOMBERGER, SOLOMON
 from peers.study import PEERS, WITHOUT_CHANCE, Task
 
@@ -46,6 +47,10 @@ def main() -> int:
         print("set WARDWISE_DATA to the folder of routing instances", file=sys.stderr)
         return 2
     options = parse()
+    unknown = [name for name in options.solvers if not (name in PEERS or is_ours(name))]
+    if unknown:
+        print(f"--solvers: there is no {', '.join(unknown)}", file=sys.stderr)
+        return 2
     for name in THREADS:
         os.environ[name] = "1"
     found = list(study.run_all(tasks(options, Path(data)), options.jobs, options.cache).values())
@@ -78,12 +83,14 @@ def parse() -> argparse.Namespace:
     add("--solvers", type=words, help="the engine, tabu, pyvrp, ortools and vroom by default")
     add("--seeds", type=lambda text: [int(word) for word in text.split(",")], default=[1])
     add("--out", type=Path, help="folder for CSV and figure; in the repository by default")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.solvers = options.solvers or [options.engine, "tabu", *PEERS]
+    return options
 
 
 def tasks(options: argparse.Namespace, data: Path) -> list[Task]:
     """What has to run, solvers of one instance and objective side by side."""
-    solvers = options.solvers or [options.engine, "tabu", *PEERS]
+    solvers = options.solvers
     large = [solver for solver in solvers if solver in (options.engine, LARGE_PEER)]
     wanted = []
     for name in options.sets:
