@@ -96,6 +96,33 @@ def test_euclidean_travel(write):
     assert instance.travel_s.tolist() == [[0, 10], [10, 0]]
 
 
+def test_transfers_and_breakdowns_stand_in_fields_of_their_own(write, tmp_path):
+    """They are read where they stand, and written only where they say something."""
+    data = document()
+    data["places"].append({"id": "B"})
+    rows = [[0, 5, 5], [5, 0, 5], [5, 5, 0]]
+    data["travel"] = {"kind": "matrix", "travel_s": rows, "distance_m": rows}
+    data["requests"].append(
+        {"id": "t", "place": "A", "origin": "B", "kind": "transfer", "due_s": 60}
+    )
+    instance = read_json(write(data))
+    assert instance.requests[1] == Request(
+        id="t", origin="B", place="A", kind=Kind.TRANSFER, due_s=60
+    )
+    write_json(instance, tmp_path / "copy.json")
+    one, two = json.loads((tmp_path / "copy.json").read_text(encoding="utf-8"))["requests"]
+    assert ("origin" in one, two["origin"]) == (False, "B")
+
+    stop = {"request": "t", "arrive_s": 5.0, "start_s": 5.0}
+    trip = {"robot": "r1", "depart_s": 0.0, "stops": [{**stop, "is_pickup": True}, stop]}
+    trips = [{**trip, "return_s": 9.0, "is_broken_off": True}, {**trip, "return_s": 9.0}]
+    plan = {"schema": "wardwise/plan/1", "instance": "tiny", "trips": trips, "denied": []}
+    path = write(plan)
+    assert [trip.is_broken_off for trip in read_plan(path).trips] == [True, False]
+    write_plan(read_plan(path), tmp_path / "copy.json")
+    assert json.loads((tmp_path / "copy.json").read_text(encoding="utf-8")) == plan
+
+
 def test_null_is_no_way(write):
     """Two wards may have no way between them as long as each can be served."""
     data = document()
@@ -134,8 +161,10 @@ def test_building_is_written_without_tables(tmp_path):
 
 
 def test_every_field_is_written(tmp_path):
-    """No field of a dataclass is forgotten in the file."""
-    write_json(in_building(), tmp_path / "clinic.json")
+    """No field of a dataclass is forgotten in the file; only a transfer uses them all."""
+    (meals,) = in_building().requests
+    transfer = replace(meals, kind=Kind.TRANSFER, origin="dock")
+    write_json(replace(in_building(), requests=(transfer,)), tmp_path / "clinic.json")
     data = json.loads((tmp_path / "clinic.json").read_text(encoding="utf-8"))
     for cls, item in (
         (Place, data["places"][0]),
@@ -227,13 +256,14 @@ def test_instance_round_trip_is_exact(tmp_path_factory, instance):
 
 
 times = st.floats(-1e12, 1e12)
-stops = st.builds(Stop, request=texts, arrive_s=times, start_s=times)
+stops = st.builds(Stop, request=texts, arrive_s=times, start_s=times, is_pickup=st.booleans())
 trips = st.builds(
     Trip,
     robot=texts,
     depart_s=times,
     stops=st.lists(stops, min_size=1, max_size=3).map(tuple),
     return_s=times,
+    is_broken_off=st.booleans(),
 )
 plans = st.builds(
     Plan,

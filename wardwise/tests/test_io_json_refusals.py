@@ -87,6 +87,21 @@ CHANGES = {
         ": requests[0]: load: expected at most the largest capacity 2",
     ),
     "place": ('"place":"A"', '"place":"B"', ": requests[0]: place: no place is called 'B'"),
+    "no origin": (
+        '"load":1',
+        '"kind":"transfer"',
+        ": requests[0]: request 'a': origin: expected another place than 'A', got None",
+    ),
+    "origin of no transfer": (
+        '"load":1',
+        '"origin":"depot"',
+        ": requests[0]: request 'a': origin: expected none for kind collect, got 'depot'",
+    ),
+    "origin nowhere": (
+        '"load":1',
+        '"kind":"transfer","origin":"B"',
+        ": requests[0]: origin: no place is called 'B'",
+    ),
     "late": ("60", "4", ": requests[0]: unreachable: no robot can start service by 4"),
     "same place": ('"id":"A"', '"id":"depot"', ": places: id: 'depot' stands 2 times"),
     "same request": (
@@ -193,6 +208,16 @@ def test_bad_site_is_refused(tmp_path, change, message):
         ),
         ('"start_s":5', '"start_s":"5"', ": trips[0].stops[0].start_s: expected a valid number"),
         ('"start_s":5', '"start_s":NaN', ": trips[0].stops[0].start_s: expected a finite number"),
+        (
+            '"start_s":5',
+            '"start_s":5,"is_pickup":1',
+            ": trips[0].stops[0].is_pickup: expected a valid boolean, got 1",
+        ),
+        (
+            '"return_s":11',
+            '"return_s":11,"is_broken_off":null',
+            ": trips[0].is_broken_off: expected a valid boolean, got None",
+        ),
         ('"request":"a"', '"request":7', ": trips[0].stops[0].request: expected a valid string"),
         (text_of(PLAN["trips"][0]["stops"]), "[]", ": trips[0]: trip of robot 'r1': stops: expect"),
         ('"trips"', '"denied":"a","trips"', ": denied: expected a valid array, got 'a'"),

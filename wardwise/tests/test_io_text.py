@@ -348,6 +348,13 @@ def test_text_round_trip_is_exact(tmp_path_factory, instance, is_released, stret
     assert read_instance(path) == explicit
 
 
+# The file's customers, but the second is carried from the first's place to its own.
+TRANSFERS = (
+    Request(id="1", place="1", load=5, ready_s=10, due_s=50, service_s=2),
+    Request(id="2", place="2", origin="1", kind=Kind.TRANSFER, load=5.5, due_s=60, service_s=2),
+)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -357,6 +364,7 @@ def test_text_round_trip_is_exact(tmp_path_factory, instance, is_released, stret
         ({"travel_s": np.full((3, 3), 5.0)}, "travel_s"),
         ({"robots": (Robot(id="R2-D2", capacity=10, end_s=100, max_trips=1),)}, "robots"),
         ({"robots": (Robot(id="1", capacity=10, end_s=100),)}, "robots"),
+        ({"requests": TRANSFERS}, "requests"),
     ],
 )
 def test_what_text_cannot_hold_is_not_written(write, tmp_path, change, field):

@@ -38,11 +38,14 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from wardwise.fleet.problem import Matrix
+    from wardwise.fleet.problem import Matrix, Place, Request, Robot, Station
 
 Model = TypeVar("Model", bound=BaseModel)
 Loc = tuple[str | int, ...]
 
+# Younger than the first files of these schemas: written only where they say something, so that
+# whoever knows only the older fields can read all that needs no others.
+_YOUNGER_FIELDS = {"origin": None, "is_pickup": False, "is_broken_off": False}
 _POSITION = re.compile(r"Invalid JSON: (.*) at line ([0-9]+) column ([0-9]+)")
 
 
@@ -112,7 +115,7 @@ def format_json(instance: Instance) -> str:
     """JSON text of an instance."""
     document: dict[str, Any] = {"schema": INSTANCE_SCHEMA, "name": instance.name}
     for name in ("places", "requests", "robots", "stations"):
-        document[name] = [dataclasses.asdict(item) for item in getattr(instance, name)]
+        document[name] = [_fields(item) for item in getattr(instance, name)]
     document["reload_s"] = instance.reload_s
     document["costs"] = dataclasses.asdict(instance.costs)
     document["travel"] = _travel_document(instance)
@@ -143,9 +146,18 @@ def write_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
     OSError
         If the file cannot be written.
     """
-    text = _layout({"schema": PLAN_SCHEMA, **dataclasses.asdict(plan)}) + "\n"
+    text = _layout({"schema": PLAN_SCHEMA, **_fields(plan)}) + "\n"
     _validated(PlanModel, text, path)
     write_text(path, text)
+
+
+def _fields(item: Place | Request | Robot | Station | Plan) -> dict[str, Any]:
+    """Fields of an object and of all inside it, without the younger ones at rest."""
+
+    def chosen(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in pairs if _YOUNGER_FIELDS.get(name, ...) != value}
+
+    return dataclasses.asdict(item, dict_factory=chosen)
 
 
 def _validated(model: type[Model], text: str, path: str | os.PathLike[str]) -> Model:
