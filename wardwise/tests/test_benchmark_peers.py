@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -101,6 +102,14 @@ def test_resolve_finds_the_optimum_of_a_small_state(solver, seed):
     """Start places, free times, room, the way home and prices mean the same to each peer."""
     state = committed_state(seed, num_requests=4)
     answer = SOLVERS[solver](state)
+    assert answer.is_feasible
+    assert answer.cost == pytest.approx(cheapest(state), abs=0.01)
+
+
+def test_resolve_goes_on_from_the_present_plan():
+    """PyVRP takes the routes of robots on their way and at home, and adds the new request."""
+    state = replace(committed_state(3, num_requests=4), plan=((0,), (1,), (2,)))
+    answer = SOLVERS["pyvrp"](state)
     assert answer.is_feasible
     assert answer.cost == pytest.approx(cheapest(state), abs=0.01)
 

@@ -55,9 +55,11 @@ def resolve_pyvrp(state: State, *, budget_s: float, seed: int = 0) -> Answer:
             initial_solution=_pyvrp_start(state, data),
         ).best
     routes: list[list[int]] = [[] for _ in state.vehicles]
+    free = [list(kind) for kind in _kinds(state)]
     for route in best.routes():
         clients = [visit.idx - num_pins for visit in route if visit.is_client()]
-        routes[route.vehicle_type()] = [client for client in clients if client >= 0]
+        vehicle = free[route.vehicle_type()].pop(0)
+        routes[vehicle] = [client for client in clients if client >= 0]
     return price(state, routes, time.perf_counter() - start)
 
 
@@ -124,8 +126,16 @@ def _shift(vehicle: Vehicle) -> tuple[int, int]:
     return int(up(vehicle.free_s, SCALE)), int(down(vehicle.end_s, SCALE))
 
 
+def _kinds(state: State) -> list[list[int]]:
+    """Vehicles of each type: one in use stands alone, equal spares together."""
+    kinds: dict[object, list[int]] = {}
+    for k, vehicle in enumerate(state.vehicles):
+        kinds.setdefault(k if vehicle.is_used else vehicle, []).append(k)
+    return list(kinds.values())
+
+
 def _pyvrp_data(state: State) -> pyvrp.ProblemData:
-    """One vehicle type for each vehicle; clients: stops of vehicles in use, then the requests."""
+    """Clients are the stops of vehicles in use, then the requests."""
     used = [k for k, vehicle in enumerate(state.vehicles, start=1) if vehicle.is_used]
     first = 1 + len(state.vehicles)
     clients = [
@@ -143,17 +153,21 @@ def _pyvrp_data(state: State) -> pyvrp.ProblemData:
             for k, request in enumerate(state.requests)
         ),
     ]
-    vehicle_types = [
-        pyvrp.VehicleType(
-            capacity=[int(down(vehicle.room, SCALE))],
-            start_depot=k,
-            end_depot=0,
-            fixed_cost=_start_price(state, vehicle),
-            tw_early=_shift(vehicle)[0],
-            tw_late=_shift(vehicle)[1],
+    vehicle_types = []
+    for kind in _kinds(state):
+        vehicle = state.vehicles[kind[0]]
+        leaves, returns = _shift(vehicle)
+        vehicle_types.append(
+            pyvrp.VehicleType(
+                num_available=len(kind),
+                capacity=[int(down(vehicle.room, SCALE))],
+                start_depot=1 + kind[0],
+                end_depot=0,
+                fixed_cost=_start_price(state, vehicle),
+                tw_early=leaves,
+                tw_late=returns,
+            )
         )
-        for k, vehicle in enumerate(state.vehicles, start=1)
-    ]
     distance, travel = _money(state), _travel(state)
     for k in used:  # nobody else gets to the place where this vehicle stands
         others = np.arange(len(travel)) != k
@@ -167,6 +181,7 @@ def _pyvrp_start(state: State, data: pyvrp.ProblemData) -> pyvrp.Solution:
     """The present plan; what it lacks is inserted by the search."""
     num_pins = sum(vehicle.is_used for vehicle in state.vehicles)
     plan = state.plan or tuple(() for _ in state.vehicles)
+    kind_of = {k: index for index, kind in enumerate(_kinds(state)) for k in kind}
     routes, pin = [], 0
     for k, (vehicle, planned) in enumerate(zip(state.vehicles, plan, strict=True)):
         visits = [num_pins + position for position in planned]
@@ -174,7 +189,7 @@ def _pyvrp_start(state: State, data: pyvrp.ProblemData) -> pyvrp.Solution:
             visits.insert(0, pin)
             pin += 1
         if visits:
-            routes.append(pyvrp.Route(data, visits, k))
+            routes.append(pyvrp.Route(data, visits, kind_of[k]))
     return pyvrp.Solution(data, routes)
 
 
