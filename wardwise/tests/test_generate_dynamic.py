@@ -16,6 +16,7 @@ from wardwise.dynamism import degree_of_dynamism
 from wardwise.fleet.check import Timing, check
 from wardwise.fleet.plan import Plan, Stop, Trip
 from wardwise.fleet.problem import Instance, Kind, Robot
+from wardwise.fleet.solvers import solve
 from wardwise.flows import FLOWS, HOUR_S, TRANSFERS
 from wardwise.generate import generate_hospital
 from wardwise.io import read_json, write_json
@@ -181,6 +182,14 @@ def test_every_request_can_be_served_once_it_is_known(
     for request in hospital.requests:
         is_called = dynamic and flow_of(request.id) in ON_DEMAND
         assert request.release_s == (request.ready_s if is_called else 0)
+
+
+def test_the_default_fleet_serves_the_morning_with_transfers():
+    """Construction alone carries everything, transfers among it."""
+    hospital = generate_hospital(seed=1, transfers=True)
+    plan = solve(hospital, method="insertion", time_limit=10.0, max_iterations=1, seed=1)
+    assert check(hospital, plan).is_feasible
+    assert plan.denied == ()
 
 
 def test_dynamic_hospital_with_transfers_survives_its_file(tmp_path):
