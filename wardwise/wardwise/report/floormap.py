@@ -75,7 +75,7 @@ def draw_floors(instance: Instance) -> FloorMap:
 
 
 def trip_paths(instance: Instance, trips: Iterable[Trip]) -> list[list[list[int]]]:
-    """For every trip and leg (each stop, then the way home) the point indices passed."""
+    """For every trip and leg (each stop, then the way home, if any) the point indices passed."""
     if instance.site:
         site = instance.site
         rows = {point: row for row, point in enumerate(site.points)}
@@ -90,8 +90,9 @@ def trip_paths(instance: Instance, trips: Iterable[Trip]) -> list[list[list[int]
     depot = instance.places[0].id
     paths = []
     for trip in trips:
-        known = (instance.request_by_id.get(stop.request) for stop in trip.stops)
-        places = [depot, *(request.place for request in known if request), depot]
+        visits = [(instance.request_by_id.get(stop.request), stop) for stop in trip.stops]
+        places = [r.stop_place(is_pickup=stop.is_pickup) for r, stop in visits if r]
+        places = [depot, *places, *([] if trip.is_broken_off else [depot])]
         paths.append([leg(a, b) for a, b in pairwise(places)])
     return paths
 

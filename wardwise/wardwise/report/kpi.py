@@ -50,7 +50,8 @@ def summarise(instance: Instance, plan: Plan, report: Report) -> Kpis:
         What `wardwise.fleet.check.check` says about the same instance and plan.
     """
     cost = report.cost
-    served = {stop.request for trip in plan.trips for stop in trip.stops}
+    stops = [stop for trip in plan.trips for stop in trip.stops]
+    served = {stop.request for stop in stops if not stop.is_pickup}
     num_served = len(served & instance.request_by_id.keys())
     used = plan.trips_by_robot()
     busy_s = sum(_busy_s(instance, trips) for trips in used.values())
@@ -74,10 +75,14 @@ def summarise(instance: Instance, plan: Plan, report: Report) -> Kpis:
 
 
 def _busy_s(instance: Instance, trips: tuple[Trip, ...]) -> float:
-    """Time of one robot outside the depot less its waits, plus reloading between trips."""
+    """Time of one robot outside the depot less its waits, plus reloading between trips.
+
+    After a trip that was broken off the robot is repaired, which is no work.
+    """
     out_s = sum(trip.return_s - trip.depart_s for trip in trips)
     wait_s = sum(stop.start_s - stop.arrive_s for trip in trips for stop in trip.stops)
-    return out_s - wait_s + instance.reload_s * (len(trips) - 1)
+    num_reloads = sum(not trip.is_broken_off for trip in trips[:-1])
+    return out_s - wait_s + instance.reload_s * num_reloads
 
 
 def _percent(part: float, whole: float, *, empty: float) -> float:

@@ -52,7 +52,7 @@
   /** Stops of one trip carry their order; of several trips, the number of visits. */
   function drawStops(trips) {
     const visits = new Map();
-    trips.forEach((trip) => trip.legs.slice(0, -1).forEach((leg, k) => {
+    trips.forEach((trip) => trip.legs.slice(0, trip.isBrokenOff ? undefined : -1).forEach((leg, k) => {
       const point = leg[leg.length - 1];
       visits.set(point, [...(visits.get(point) || []), k + 1]);
     }));
@@ -85,7 +85,8 @@
     byId("robot").value = robot;
     const select = byId("trip");
     const trips = robot ? data.paths[robot] : [];
-    select.replaceChildren(new Option("All", ""), ...trips.map((_, k) => new Option(`${k + 1}`, `${k}`)));
+    select.replaceChildren(new Option("All", ""), ...trips.map((item, k) =>
+      new Option(`${k + 1}${item.isBrokenOff ? ", broken off" : ""}`, `${k}`)));
     select.value = trip;
     select.disabled = !robot;
     const stops = chosenTrips().reduce((sum, item) => sum + item.stops.length, 0);

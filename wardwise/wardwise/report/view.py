@@ -72,7 +72,7 @@ class Row:
     status: str
     sort: tuple[float | str, ...]
     window_bar: Bar
-    service_bar: Bar | None
+    service_bars: tuple[Bar, ...]
     facts: tuple[tuple[str, str], ...]
 
 
@@ -87,27 +87,27 @@ class View:
     rows: tuple[Row, ...]
     ticks: tuple[tuple[float, str], ...]
     cost_parts: tuple[tuple[str, str, float, float], ...]
+    has_breakdown: bool
     paths: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Visit:
-    """Where a request stands in the plan; `trip` counts from 1 within its robot."""
+    """Where a request stands in the plan; `trip` counts from 1 within its robot.
+
+    Of a transfer, `stop` is the drop.
+    """
 
     robot: str
     trip: int
     stop: Stop
+    pickup: Stop | None
 
 
 def build_view(instance: Instance, plan: Plan, report: Report, clock: Clock) -> View:
     """Lay out a plan; stops of requests that the instance does not know are left out."""
     axis = _Axis(instance, plan)
-    visits = {
-        stop.request: _Visit(robot=robot, trip=number, stop=stop)
-        for robot, trips in plan.trips_by_robot().items()
-        for number, trip in enumerate(trips, start=1)
-        for stop in trip.stops
-    }
+    visits = _visits(plan)
     rows = tuple(
         _row(index, request, instance, plan, visits.get(request.id), axis, clock)
         for index, request in enumerate(instance.requests)
@@ -127,14 +127,34 @@ def build_view(instance: Instance, plan: Plan, report: Report, clock: Clock) -> 
         rows=rows,
         ticks=tuple((axis.at(time_s), label) for time_s, label in clock.ticks(axis.end_s)),
         cost_parts=_cost_parts(report),
+        has_breakdown=any(trip.is_broken_off for trip in plan.trips),
         paths={
             robot: [
-                {"legs": legs, "stops": [number_of.get(s.request, -1) for s in trip.stops]}
+                {
+                    "legs": legs,
+                    "stops": [number_of.get(s.request, -1) for s in trip.stops],
+                    "isBrokenOff": trip.is_broken_off,
+                }
                 for trip, legs in zip(trips, trip_paths(instance, trips), strict=True)
             ]
             for robot, trips in by_robot.items()
         },
     )
+
+
+def _visits(plan: Plan) -> dict[str, _Visit]:
+    """Where the requests are served."""
+    pickups: dict[str, Stop] = {}
+    visits: dict[str, _Visit] = {}
+    for robot, trips in plan.trips_by_robot().items():
+        for number, trip in enumerate(trips, start=1):
+            for stop in trip.stops:
+                if stop.is_pickup:
+                    pickups[stop.request] = stop
+                    continue
+                pickup = pickups.get(stop.request)
+                visits[stop.request] = _Visit(robot=robot, trip=number, stop=stop, pickup=pickup)
+    return visits
 
 
 class _Axis:
@@ -166,13 +186,16 @@ def _row(
     clock: Clock,
 ) -> Row:
     status = _status(request, visit, plan)
-    place = _place_name(instance, request.place)
+    place = _way(instance, request)
     window = f"{clock.moment(request.earliest_s)} – {clock.moment(request.due_s)}"
-    service_bar, start_s = None, NEVER_S
+    service_bars, start_s = [], NEVER_S
     if visit:
         start_s = visit.stop.start_s
         kind = "late" if status == "late" else "service"
-        service_bar = axis.bar(kind, start_s, start_s + request.service_s)
+        service_bars.append(axis.bar(kind, start_s, start_s + request.service_s))
+    if visit and visit.pickup:
+        pickup_s = visit.pickup.start_s
+        service_bars.append(axis.bar("service", pickup_s, pickup_s + request.service_s))
     robot, trip = (visit.robot, visit.trip) if visit else ("", 0)
     return Row(
         index=index,
@@ -188,7 +211,7 @@ def _row(
         status=status,
         sort=_sort_keys(request, place, robot, start_s, status),
         window_bar=axis.bar("window", request.earliest_s, request.due_s),
-        service_bar=service_bar,
+        service_bars=tuple(service_bars),
         facts=(
             ("Request", request.id),
             ("Place", place),
@@ -216,12 +239,18 @@ def _sort_keys(
 
 def _visit_facts(request: Request, visit: _Visit, clock: Clock) -> list[tuple[str, str]]:
     """What the plan says about one request."""
-    start_s, end_s = visit.stop.start_s, visit.stop.start_s + request.service_s
+
+    def service(stop: Stop) -> str:
+        span_s = (stop.start_s, stop.start_s + request.service_s)
+        return " – ".join(clock.moment(time_s, with_seconds=True) for time_s in span_s)
+
+    start_s = visit.stop.start_s
     facts = [
         ("Robot", f"{visit.robot}, trip {visit.trip}"),
+        *([("Pickup", service(visit.pickup))] if visit.pickup else []),
         ("Arrives", clock.moment(visit.stop.arrive_s, with_seconds=True)),
         ("Waits", clock.span(start_s - visit.stop.arrive_s)),
-        ("Service", " – ".join(clock.moment(t, with_seconds=True) for t in (start_s, end_s))),
+        ("Service", service(visit.stop)),
     ]
     if start_s - request.due_s > EPSILON_S:
         facts.append(("Late", clock.span(start_s - request.due_s)))
@@ -239,6 +268,12 @@ def _place_name(instance: Instance, place: str) -> str:
     return node.name if node and node.name else place
 
 
+def _way(instance: Instance, request: Request) -> str:
+    """Where a request is served, of a transfer from where to where."""
+    place = _place_name(instance, request.place)
+    return f"{_place_name(instance, request.origin)} → {place}" if request.origin else place
+
+
 def _lane(
     robot: str,
     trips: tuple[Trip, ...],
@@ -251,8 +286,9 @@ def _lane(
     frames, bars, blocks = [], [], []
     for number, trip in enumerate(trips, start=1):
         span = f"{clock.moment(trip.depart_s)} to {clock.moment(trip.return_s)}"
-        frames.append(axis.bar("trip", trip.depart_s, trip.return_s, f"Trip {number}, {span}"))
-        if number > 1:
+        label = f"Trip {number}, {span}" + (", broken off" if trip.is_broken_off else "")
+        frames.append(axis.bar("trip", trip.depart_s, trip.return_s, label))
+        if number > 1 and not trips[number - 2].is_broken_off:
             # Drawn right after the return; the robot may then still wait to leave.
             back_s = trips[number - 2].return_s
             bars.append(axis.bar("reload", back_s, back_s + instance.reload_s, "Reload"))
@@ -262,10 +298,16 @@ def _lane(
             if request is None:
                 continue
             end_s = stop.start_s + request.service_s
+            if trip.is_broken_off:
+                end_s = min(end_s, trip.return_s)
             row = rows[number_of[stop.request]]
-            blocks.append(_block(row, stop, left_s, end_s, axis))
+            blocks.append(_block(row, stop, left_s, end_s, axis, clock))
             left_s = end_s
-        bars.append(axis.bar("drive", left_s, trip.return_s, "Way home"))
+        way = "Way until the breakdown" if trip.is_broken_off else "Way home"
+        bars.append(axis.bar("drive", left_s, trip.return_s, way))
+        if trip.is_broken_off:
+            label = f"Breaks down at {clock.moment(trip.return_s)}"
+            bars.append(axis.bar("breakdown", trip.return_s, trip.return_s, label))
     return Lane(
         robot=robot,
         frames=tuple(frames),
@@ -274,9 +316,10 @@ def _lane(
     )
 
 
-def _block(row: Row, stop: Stop, left_s: float, end_s: float, axis: _Axis) -> Block:
+def _block(row: Row, stop: Stop, left_s: float, end_s: float, axis: _Axis, clock: Clock) -> Block:
     whole = axis.bar("stop", left_s, end_s)
-    is_late = row.status == "late"
+    is_late = row.status == "late" and not stop.is_pickup
+    service = "pickup" if stop.is_pickup else "service"
 
     def part(kind: str, start_s: float, stop_s: float) -> Bar:
         share = 100 / max(whole.width, 1e-6)
@@ -293,7 +336,8 @@ def _block(row: Row, stop: Stop, left_s: float, end_s: float, axis: _Axis) -> Bl
             part("wait", stop.arrive_s, stop.start_s),
             part("late" if is_late else "service", stop.start_s, end_s),
         ),
-        label=f"{row.id}, {row.place}, window {row.window}, service {row.start}, {row.status}",
+        label=f"{row.id}, {row.place}, window {row.window}, "
+        f"{service} {clock.moment(stop.start_s)}, {row.status}",
         is_late=is_late,
     )
 
