@@ -303,6 +303,8 @@ def commit(packed, chains, now):  # type: ignore[no-untyped-def]
                 if departure > now:
                     break
                 chains.first[robot] = k + 1
+                # The same, but for a robot that stayed out longer than its last stop asked for.
+                chains.begin[robot, k + 1] = max(chains.begin[robot, k + 1], departure + travel)
         chains.floor[robot] = now
         k = chains.first[robot]
         leave = chains.begin[robot, k] + pause_at(packed, node[k], k)

@@ -24,23 +24,27 @@ from wardwise.fleet.search.chains import refresh
 from wardwise.fleet.search.construct import best_start
 from wardwise.fleet.search.fleet import IDLE, Fleet
 from wardwise.fleet.search.insertion import plan_weights
-from wardwise.fleet.search.neighbours import nearest, proximity
+from wardwise.fleet.search.neighbours import closeness, nearest, proximity
 from wardwise.fleet.search.packed import is_request
 from wardwise.fleet.search.ruin_kernels import Strings, Work, anneal, keep
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from wardwise.fleet.search.packed import Bools, Floats, Packed
+    from wardwise.fleet.search.chains import Chains
+    from wardwise.fleet.search.packed import Floats, Ints, Packed
     from wardwise.fleet.search.watch import Watch
 
 GRANULAR_FROM, GRANULAR_NEAR = 400, 50
 # Strings are taken out around a request; no iteration reaches further than this.
 ADJACENT = 200
 # Share of the time in which robots are emptied, when fewest robots count.
-EMPTYING_SHARE = 0.4
+EMPTYING_SHARE = 0.25
 # Mean prices of a request; while robots are emptied the temperature does not fall.
-EMPTYING_TEMPERATURE = 0.05
+LAM = 10.0
+ADAPT = 0.3
+LOW = 2.0
+EMPTYING_TEMPERATURE = 0.3
 # An unserved request weighs more than all driving.
 DENIAL_WEIGHT = 100.0
 REPORT_EVERY_S = 0.25
@@ -72,15 +76,12 @@ class Ruin:
     ----------
     fleet
         Where to start; changed by the search.
-    is_fixed
-        Nodes that stay where they are; none by default.
     """
 
-    def __init__(
-        self, fleet: Fleet, rng: Generator, watch: Watch, *, is_fixed: Bools | None = None
-    ) -> None:
+    def __init__(self, fleet: Fleet, rng: Generator, watch: Watch) -> None:
         self._fleet, self._watch = fleet, watch
-        self._work = _work(fleet, rng, is_fixed)
+        requests = np.flatnonzero(is_request(fleet.packed))
+        self._work = make_work(fleet.packed, fleet.chains, rng, requests)
         self._weights = plan_weights(fleet.packed)
         self._iterations_per_s = 1e4
         self._reported_s = 0.0
@@ -92,38 +93,54 @@ class Ruin:
         keep(chains, work)
         least = _fewest_robots(self._fleet.packed)
         while self._watch.spent() < until:
-            state = np.array([chains.price.sum(), 0.0, *self._absent()])
-            if state[3] == 0:
+            state = np.array([chains.price.sum(), 0.0, len(self._fleet.unserved()), 0.0, 0.0])
+            if state[2] == 0:
                 keep(chains, work)
                 self._report()
                 used = self._fleet.used()
                 if len(used) <= least:
                     break
                 self._close(min(used, key=self._hardness))
-                state = np.array([chains.price.sum(), 0.0, *self._absent()])
+                state = np.array([chains.price.sum(), 0.0, len(self._fleet.unserved()), 0.0, 0.0])
             scale = EMPTYING_TEMPERATURE * chains.price.sum() / max(1, len(work.requests))
-            while self._watch.spent() < until and state[3] > 0:
+            while self._watch.spent() < until and state[2] > 0:
                 self._anneal(state, scale, is_emptying=True)
         self._restore()
 
     def shorten(self, cooling: Cooling) -> None:
         """Anneal until the watch is spent; for fewest robots, with those in use now."""
         packed, work, chains = self._fleet.packed, self._work, self._fleet.chains
+        num_unserved = len(self._fleet.unserved())
+        scale = float(chains.price.sum()) / max(1, len(work.requests))
         if packed.is_money:
             self._pay(robots=packed.robot_price, penalty=1.0)
         else:
-            self._pay(robots=0.0, penalty=DENIAL_WEIGHT * (1.0 + chains.price.sum()))
+            self._pay(robots=0.0, penalty=1.0)
+            scale = float(chains.price.sum()) / max(1, len(work.requests))
+            if num_unserved:
+                work.penalty *= DENIAL_WEIGHT * (1.0 + chains.price.sum())
+            else:
+                work.penalty[:] = LAM * scale
         if packed.robot_price > 0 and not packed.is_money:
             work.is_closed[:] = chains.length == 2
         cost = float(chains.price.sum() + work.penalty[self._fleet.unserved()].sum())
-        state = np.array([cost, cost, *self._absent()])
+        state = np.array(
+            [cost, cost, num_unserved, len(work.requests) if packed.is_money else num_unserved, 0.0]
+        )
         keep(chains, work)
-        scale = chains.price.sum() / max(1, len(work.requests))
         begun, improvements = self._watch.spent(), 0
         while self._watch.spent() < 1:
             share = (self._watch.spent() - begun) / (1 - begun)
             temperature = scale * cooling.start * (cooling.end / cooling.start) ** share
+            before = self._watch.iteration
             improvements += self._anneal(state, temperature, is_emptying=False)
+            if ADAPT and not packed.is_money and not num_unserved:
+                part = state[4] / max(1, self._watch.iteration - before)
+                state[4] = 0.0
+                old = work.penalty[0]
+                lam = min(max(old * (1.1 if part > ADAPT else 1 / 1.1), LOW * scale), 100 * scale)
+                work.penalty[:] = lam
+                state[0] += state[2] * (lam - old)
             if improvements and self._watch.elapsed_s > self._reported_s + REPORT_EVERY_S:
                 self._report()
                 improvements = 0
@@ -149,11 +166,6 @@ class Ruin:
         self._work.penalty[:] = penalty * self._packed.denial_price
         for robot in range(len(self._fleet.chains.length)):
             refresh(self._packed, self._fleet.chains, robot)
-
-    def _absent(self) -> tuple[float, int]:
-        """Sum of absence counters over the unserved, and how many there are."""
-        unserved = self._fleet.unserved()
-        return float(self._work.absences[unserved].sum()), len(unserved)
 
     def _hardness(self, robot: int) -> tuple[float, int]:
         """How hard the requests of a robot were to place so far."""
@@ -189,25 +201,24 @@ def _fewest_robots(packed: Packed) -> int:
         return 1
     collected = packed.delta[(packed.delta > 0) & ~packed.is_pickup].sum()
     load = max(float(packed.at_depot.sum()), float(collected))
-    return max(1, math.ceil(load / packed.capacity.max()))
+    return max(1, math.ceil(load / float(packed.capacity.max())))
 
 
-def _work(fleet: Fleet, rng: Generator, is_fixed: Bools | None) -> Work:
-    """Scratch arrays for a fleet."""
-    packed, shape = fleet.packed, fleet.chains.node.shape
-    num_robots, num_nodes = shape[0], len(packed.place)
-    fixed = np.zeros(num_nodes, dtype=np.bool_) if is_fixed is None else is_fixed
-    requests = np.flatnonzero(is_request(packed) & ~fixed)
-    pairs = np.ix_(packed.place, packed.place)
-    distance = np.minimum(packed.distance[pairs], packed.distance.T[pairs])
-    near = proximity(packed)
+def make_work(packed: Packed, chains: Chains, rng: Generator, requests: Ints) -> Work:
+    """Scratch arrays to move `requests` with; all other nodes stay where they are."""
+    shape, num_nodes = chains.node.shape, len(packed.place)
+    num_robots = shape[0]
+    is_fixed = np.ones(num_nodes, dtype=np.bool_)
+    partners = packed.partner[requests]
+    is_fixed[requests] = is_fixed[partners[partners >= 0]] = False
+    near = proximity(packed, requests)
     count = GRANULAR_NEAR if len(requests) > GRANULAR_FROM else 0
     return Work(
         random=np.array([rng.integers(1, 2**62), 0], dtype=np.int64),
         requests=requests,
-        adjacent=nearest(distance, packed, ADJACENT),
-        near=nearest(np.minimum(near, near.T), packed, count),
-        is_fixed=fixed,
+        adjacent=nearest(closeness(packed, requests), requests, num_nodes, ADJACENT),
+        near=nearest(np.minimum(near, near.T), requests, num_nodes, count),
+        is_fixed=is_fixed,
         is_closed=np.zeros(num_robots, dtype=np.bool_),
         penalty=np.zeros(num_nodes),
         absences=np.zeros(num_nodes),

@@ -104,7 +104,8 @@ class Strings(NamedTuple):
 
 @kernel
 def anneal(packed, chains, weights, work, strings, state, temperature, is_emptying, iterations):  # type: ignore[no-untyped-def]
-    """Run iterations at one temperature; `state` is cost, best cost, sum of absences, unserved.
+    """Run iterations at one temperature; `state` is cost, best cost, number of unserved,
+    and how many unserved requests the best may have.
 
     With `is_emptying` the absence counters decide, and the first result without
     unserved requests ends the run.
@@ -116,28 +117,29 @@ def anneal(packed, chains, weights, work, strings, state, temperature, is_emptyi
     """
     num_improvements = 0
     for _ in range(iterations):
+        state[4] += state[2] > 0
         size = _ruin(packed, chains, work, strings)
         size = _add_absent(chains, work, size)
         _sort(packed, work, size)
         _recreate(packed, chains, weights, work, strings, size)
-        cost, absences, num_absent = _evaluate(chains, work, size, state[0])
+        cost, num_absent, num_before, harder = _evaluate(chains, work, size, state[0])
         is_kept = cost < state[0] - temperature * np.log(1.0 - draw(work.random))
         if is_emptying:
-            is_kept = absences < state[2] or (is_kept and num_absent <= state[3])
+            is_kept = harder < 0.0 or (is_kept and harder <= 0.0)
             for i in range(size):
                 if chains.owner[work.pool[i]] == UNSERVED:
                     work.absences[work.pool[i]] += 1.0
         if not is_kept:
             _take_back(packed, chains, work, size)
             continue
-        state[0], state[2], state[3] = cost, absences, num_absent
+        state[0], state[2] = cost, num_absent
         for i in range(work.tally[0]):
             work.is_touched[work.touched[i]] = False
         work.tally[0] = 0
         if is_emptying and num_absent == 0:
             keep(chains, work)
             return 1
-        if not is_emptying and cost < state[1] - EPSILON:
+        if not is_emptying and num_absent <= state[3] and cost < state[1] - EPSILON:
             state[1] = cost
             num_improvements += 1
             keep(chains, work)
@@ -191,20 +193,27 @@ def _take_back(packed, chains, work, size):  # type: ignore[no-untyped-def]
 
 @inlined
 def _evaluate(chains, work, size, cost):  # type: ignore[no-untyped-def]
-    """Cost after the iteration, and sum of absences and number over the unserved."""
-    absences, num_absent = 0.0, 0
+    """Judge the iteration.
+
+    Returns
+    -------
+    cost, num_absent, num_before, harder
+        Cost after it, unserved requests after and before it, and by how much the
+        sum of absence counters over the unserved has grown.
+    """
+    num_absent, num_before, harder = 0, 0, 0.0
     for i in range(work.tally[0]):
         robot = work.touched[i]
         cost += chains.price[robot] - work.saved_price[robot]
     for i in range(size):
         node = work.pool[i]
         is_absent = chains.owner[node] == UNSERVED
-        if is_absent:
-            absences += work.absences[node]
-            num_absent += 1
+        num_absent += is_absent
+        num_before += work.was_absent[i]
         if is_absent != work.was_absent[i]:
             cost += work.penalty[node] if is_absent else -work.penalty[node]
-    return cost, absences, num_absent
+            harder += work.absences[node] if is_absent else -work.absences[node]
+    return cost, num_absent, num_before, harder
 
 
 @inlined
