@@ -1,0 +1,184 @@
+"""What all commands share: talking, progress, Ctrl-C, and files that can be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from wardwise.fleet.solvers import Objective, Progress, solve, warm_up
+from wardwise.report import Kpis, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from rich.console import RenderableType
+
+    from wardwise.fleet.check import Report
+    from wardwise.fleet.plan import Plan
+    from wardwise.fleet.problem import Instance
+
+out = Console(highlight=False, soft_wrap=True, markup=False)
+talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+InputFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Instance: JSON, Solomon, VRPLIB, Lackner CSV.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine output alone on stdout.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
+TimeLimit = Annotated[float, typer.Option(min=0, help="Seconds of search; compiling not counted.")]
+MaxIterations = Annotated[
+    int | None, typer.Option(min=1, help="Iterations of the search; none: no limit.")
+]
+StartHour = Annotated[float, typer.Option(min=0, max=23, help="Hour of the day at second 0.")]
+ReportStart = Annotated[
+    float | None, typer.Option(min=0, max=23, help="Hour of the day at second 0, for --report.")
+]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the search is asked to do."""
+
+    method: str
+    objective: Objective
+    time_limit: float
+    max_iterations: int | None
+    seed: int
+
+
+class ProgressLine:
+    """One line on a terminal that tells what the search has reached, and the time."""
+
+    def __init__(self, time_limit: float) -> None:
+        self._limit_s = time_limit
+        self._start = time.perf_counter()
+        self._last: Progress | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Remember the newest plan."""
+        self._last = progress
+
+    def __rich__(self) -> Text:
+        """Text of the line now."""
+        line = f"planning {time.perf_counter() - self._start:5.1f} of {self._limit_s:g} s"
+        if self._last:
+            line += (
+                f"   {self._last.num_robots} robots   {self._last.distance_m:,.0f} m"
+                f"   cost {self._last.cost:,.2f}   iteration {self._last.iteration}"
+            )
+        return Text(line, no_wrap=True, overflow="ellipsis")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the first Ctrl-C into `KeyboardInterrupt` here; a second one ends the command."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            talk.print("stopped: this is the best plan so far")
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def live(line: RenderableType) -> Iterator[None]:
+    """Show a line on the terminal while work goes on; it vanishes afterwards."""
+    with interruptible(), Live(line, console=talk, refresh_per_second=4, transient=True):
+        yield
+
+
+def compile_first() -> None:
+    """Compile the kernels, saying so."""
+    talk.print("compiling, or loading what was compiled before …")
+    warm_up()
+
+
+def search(instance: Instance, task: Task) -> Plan:
+    """Search with a progress line; Ctrl-C ends the search, not the command."""
+    compile_first()
+    talk.print(f"planning {instance.name} with {task.method}, Ctrl-C keeps the best plan so far")
+    line = ProgressLine(task.time_limit)
+    with live(line):
+        return solve(
+            instance,
+            method=task.method,
+            objective=task.objective,
+            time_limit=task.time_limit,
+            seed=task.seed,
+            max_iterations=task.max_iterations,
+            on_progress=line.update,
+        )
+
+
+def tell(
+    instance: Instance, found: Plan, verdict: Report, *, as_json: bool, written: dict[str, str]
+) -> int:
+    """Print verdict, figures and files; returns the exit code."""
+    kpis = summarise(instance, found, verdict)
+    if as_json:
+        answer = {
+            "instance": instance.name,
+            **asdict(kpis),
+            "denied": list(found.denied),
+            "violations": [asdict(violation) for violation in verdict.violations],
+            "written": written,
+        }
+        print(json.dumps(answer, indent=2))
+    else:
+        out.print(figures(instance, kpis))
+        for violation in verdict.violations:
+            print(f"{violation.constraint}: {violation.message}")
+        for name, path in written.items():
+            print(f"{name}: {path}")
+    return 0 if verdict.is_feasible else 1
+
+
+def figures(instance: Instance, kpis: Kpis) -> Table:
+    """Table of a plan's figures."""
+    table = Table(title=Text(instance.name), title_justify="left", show_header=False)
+    found = "1 violation" if kpis.num_violations == 1 else f"{kpis.num_violations} violations"
+    rows = (
+        ("verdict of the check", "feasible" if kpis.is_feasible else f"not feasible, {found}"),
+        ("robots used", f"{kpis.robots_used} of {kpis.robots_owned}"),
+        ("distance", f"{kpis.distance_m:,.1f}" + (" m" if instance.site else "")),
+        ("on time", f"{kpis.on_time_pct:.1f} % of {kpis.num_requests} requests"),
+        ("late", f"{kpis.num_late} requests, {kpis.late_min:,.1f} min in all"),
+        ("denied", f"{kpis.num_denied}"),
+        ("utilisation", f"{kpis.utilisation_pct:.0f} % of the used robots' shifts"),
+        ("trips per robot", f"{kpis.trips_per_robot:.1f}"),
+        ("cost", f"{kpis.cost:,.2f}"),
+    )
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def require_writable(path: Path | None) -> None:
+    """Refuse a target before the work, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(f"{path}: expected a file to write, got a folder")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: no folder is called {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path}: the folder cannot be written to")
