@@ -19,7 +19,7 @@ from wardwise.fleet.check import check
 from wardwise.fleet.problem import NUM_PRIORITIES, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from wardwise.fleet.plan import Plan, Stop
     from wardwise.fleet.problem import Instance
@@ -73,6 +73,37 @@ def make_dynamic(
     ValueError
         Naming the parameter and its range.
     """
+    return draw_dynamic(
+        instance,
+        latest_releases(instance, reference_plan),
+        degree=degree,
+        seed=seed,
+        priority_mix=priority_mix,
+        tolerance_s=tolerance_s,
+    )
+
+
+def draw_dynamic(
+    instance: Instance,
+    latest_s: Mapping[str, float],
+    *,
+    degree: float,
+    seed: int,
+    priority_mix: Sequence[float] = (0.2, 0.3, 0.5),
+    tolerance_s: Sequence[float] | None = None,
+) -> Instance:
+    """Do what `make_dynamic` does, for whoever draws many days from one reference plan.
+
+    Parameters
+    ----------
+    latest_s
+        What `latest_releases` found.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter and its range.
+    """
     if not 0 <= degree <= 1:
         raise ValueError(f"degree: expected 0 to 1, got {degree}")
     if len(priority_mix) != NUM_PRIORITIES or not (
@@ -84,7 +115,6 @@ def make_dynamic(
         )
     if tolerance_s is not None and len(tolerance_s) != NUM_PRIORITIES:
         raise ValueError(f"tolerance_s: expected {NUM_PRIORITIES} values, got {len(tolerance_s)}")
-    latest_s = _latest_releases(instance, reference_plan)
     # All draws are made for all requests: what one request gets depends on no other's fate.
     rng = np.random.default_rng(seed)
     count = len(instance.requests)
@@ -149,8 +179,14 @@ def edod_tw(instance: Instance) -> float:
     return math.fsum(urgency) / max(len(instance.requests), 1)
 
 
-def _latest_releases(instance: Instance, plan: Plan) -> dict[str, float]:
-    """Last moment at which each request may become known, for `plan` to stay possible."""
+def latest_releases(instance: Instance, plan: Plan) -> dict[str, float]:
+    """Last moment at which each request may become known, for `plan` to stay possible.
+
+    Raises
+    ------
+    ValueError
+        If the plan is infeasible or denies a request.
+    """
     report = check(instance, plan)
     faults = [violation.message for violation in report.violations]
     faults += [f"request {request!r} is denied" for request in plan.denied]
