@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fleet.check", "fleet.schedule", "io", "flows"),
         ("fleet.search", "dynamism", "generate"),
         ("fleet.peer_pyvrp",),
-        ("fleet.solvers",),
+        ("fleet.solvers", "fleet.dispatch"),
         ("report",),
         ("cli",),
     ),

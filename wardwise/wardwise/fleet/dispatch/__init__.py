@@ -1,0 +1,57 @@
+"""Dispatch of a running day: requests answered at once, by rules, with reasons.
+
+`Dispatcher` is the entry; the other names are what it takes and returns.
+"""
+
+from wardwise.fleet.dispatch.decision import (
+    Alternative,
+    Cancellation,
+    CancelStatus,
+    Decision,
+    Remedy,
+    Rule,
+    Status,
+)
+from wardwise.fleet.dispatch.dispatcher import Dispatcher
+from wardwise.fleet.dispatch.events import (
+    Advance,
+    Breakdown,
+    Cancel,
+    Delay,
+    Event,
+    Reoptimise,
+    Return,
+    Submit,
+    order_events,
+)
+from wardwise.fleet.dispatch.journal import Journal
+from wardwise.fleet.dispatch.outlook import Outcome
+from wardwise.fleet.dispatch.policy import Policy
+from wardwise.fleet.dispatch.record import Record
+from wardwise.fleet.dispatch.reoptimise import Improver, relocate
+
+__all__ = [
+    "Advance",
+    "Alternative",
+    "Breakdown",
+    "Cancel",
+    "CancelStatus",
+    "Cancellation",
+    "Decision",
+    "Delay",
+    "Dispatcher",
+    "Event",
+    "Improver",
+    "Journal",
+    "Outcome",
+    "Policy",
+    "Record",
+    "Remedy",
+    "Reoptimise",
+    "Return",
+    "Rule",
+    "Status",
+    "Submit",
+    "order_events",
+    "relocate",
+]

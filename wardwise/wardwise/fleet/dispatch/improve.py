@@ -1,0 +1,47 @@
+"""Ruin and recreate behind what is committed: the improver of a running day."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wardwise.fleet.dispatch.kernels import open_requests
+from wardwise.fleet.search.chains import set_chain
+from wardwise.fleet.search.insertion import plan_weights
+from wardwise.fleet.search.ruin import make_work
+from wardwise.fleet.search.ruin_kernels import Strings, anneal, keep
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+    from wardwise.fleet.search.chains import Chains
+    from wardwise.fleet.search.packed import Packed
+
+# Temperatures at start and end, in mean prices of an open request; a day has little time.
+START, END, STEPS = 0.3, 0.01, 20
+# Nobody who was accepted may be dropped.
+NEVER = 1e12
+
+
+def improve_open(packed: Packed, chains: Chains, rng: Generator, iterations: int) -> None:
+    """Take out and put back the requests that are still open; spares stay at home."""
+    accepted = np.flatnonzero((chains.owner >= 0) & ~packed.is_pickup)
+    requests = open_requests(packed, chains)
+    if len(requests) < 2:
+        return
+    work = make_work(packed, chains, rng, requests)
+    work.is_closed[:] = chains.length == 2
+    work.penalty[:] = NEVER
+    cost = float(chains.price.sum())
+    num_robots = float(np.count_nonzero(chains.length > 2))
+    state = np.array([cost, cost, 0.0, 0.0, num_robots, num_robots])
+    keep(chains, work)
+    scale = packed.metre_price * float(chains.leg.sum()) / max(1, len(accepted))
+    for step, count in enumerate(np.diff(np.linspace(0, iterations, STEPS + 1).astype(int))):
+        temperature = scale * START * (END / START) ** (step / STEPS)
+        anneal(
+            packed, chains, plan_weights(packed), work, Strings(), state, temperature, False, count
+        )
+    for robot, length in enumerate(work.best_length):
+        set_chain(packed, chains, robot, work.best_node[robot, :length], length)

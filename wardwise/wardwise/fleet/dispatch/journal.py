@@ -1,0 +1,166 @@
+"""The journal: one JSON object a line, appended and never changed.
+
+A line carries its number and a checksum of all that stands before it in the line.
+The first line, number 0, tells how the day began; each further line is an event
+with the answer it got. Only a line that ends is valid: what a crash leaves behind
+the last line end is dropped when the file is opened for writing, and ignored when
+it is read. Anything else that does not fit is an error with the number of its line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wardwise.io.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+SCHEMA = "wardwise/journal/1"
+
+_CHECKSUM = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
+_BLOCK = 65536
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_INTERVALS_S = {"never": math.inf, "always": 0.0}
+
+
+class Journal:
+    """A journal file that is open for appending.
+
+    Parameters
+    ----------
+    path
+        The file; a new one is made if there is none. An unfinished last line is cut off.
+    fsync
+        When written lines are forced to the disk: ``never`` (the operating system
+        decides; a crash of the program alone loses nothing), ``always``, or after
+        so many seconds.
+
+    Raises
+    ------
+    ValueError
+        If `fsync` is none of these.
+    OSError
+        If the file cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, fsync: str | float = "never") -> None:
+        interval_s = _INTERVALS_S.get(fsync, fsync) if isinstance(fsync, str) else fsync
+        if isinstance(interval_s, str) or not interval_s >= 0:
+            raise ValueError(
+                f"fsync: expected never, always or seconds of at least 0, got {fsync!r}"
+            )
+        self.path = Path(path)
+        self._interval_s = interval_s
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._size = _end_of_last_line(self._file)
+        os.ftruncate(self._file, self._size)
+        self._synced_s = time.monotonic()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no line is written yet."""
+        return self._size == 0
+
+    def append(self, document: dict[str, Any]) -> None:
+        """Write one line; when this returns, the line is with the operating system.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the file is then as before.
+        """
+        line = format_line(document)
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(line)
+        if time.monotonic() - self._synced_s >= self._interval_s:
+            self._sync()
+
+    def close(self) -> None:
+        """Force all lines to the disk, unless that is never done, and close the file."""
+        if self._interval_s < math.inf:
+            self._sync()
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _sync(self) -> None:
+        os.fsync(self._file)
+        self._synced_s = time.monotonic()
+
+
+def format_line(document: dict[str, Any]) -> bytes:
+    """Text of one line, with its checksum and line end."""
+    body = _ENCODER.encode(document).encode()
+    return b'%s,"crc":"%08x"}\n' % (body[:-1], zlib.crc32(body))
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+    """Complete lines of a journal: number in the file from 1, text, and content.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or naming the first line whose checksum or
+        number is wrong.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            for index, line in enumerate(file):
+                if not line.endswith(b"\n"):
+                    return
+                yield index + 1, line, _parse_line(path, index, line)
+    except OSError as error:
+        reason = error.strerror or "unknown reason"
+        raise InputError(path, f"expected a readable file, got: {reason}") from error
+
+
+def _parse_line(path: str | os.PathLike[str], index: int, line: bytes) -> dict[str, Any]:
+    """Content of one line, without its checksum."""
+    text = line.rstrip(b"\n")
+    start = text.rfind(b',"crc":"')
+    checksum = _CHECKSUM.fullmatch(text, max(start, 0))
+    body = text[:start] + b"}"
+    if checksum is None or int(checksum[1], 16) != zlib.crc32(body):
+        raise InputError(path, "expected a line with a valid checksum", line=index + 1)
+    document: dict[str, Any] = json.loads(body)
+    if document.get("n") != index:
+        problem = f"expected number {index}, got {document.get('n')!r}: lines are missing"
+        raise InputError(path, problem, line=index + 1)
+    return document
+
+
+def _end_of_last_line(file: int) -> int:
+    """Size of a file without its unfinished last line."""
+    end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -1,0 +1,45 @@
+"""What the operator lets the dispatcher do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wardwise.fleet.problem import NUM_PRIORITIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Which decision rules apply, and how many spare robots each class must leave.
+
+    Rules D1 (insert), D2 (open a spare) and D6 (deny) always apply.
+
+    Parameters
+    ----------
+    protection
+        Spares that a stat, urgent, routine request may not use: a request of
+        class ``p`` opens a spare only while more than ``protection[p - 1]`` are
+        left. Stat requests may use all of them.
+    may_squeeze
+        Rule D3: requests of lower classes may be made late, within their tolerance.
+    may_eject
+        Rule D4: a stat request may push out a request of a lower class.
+    may_hold
+        Rule D5: what cannot be placed now is answered "pending" and tried again.
+    """
+
+    protection: tuple[int, int, int] = (0, 0, 0)
+    may_squeeze: bool = True
+    may_eject: bool = False
+    may_hold: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.protection) != NUM_PRIORITIES:
+            raise ValueError(
+                f"policy: protection: expected {NUM_PRIORITIES} numbers, got {self.protection}"
+            )
+        stat, urgent, routine = self.protection
+        if not 0 == stat <= urgent <= routine:
+            raise ValueError(
+                "policy: protection: expected 0 for stat and no fewer for lower classes, "
+                f"got {self.protection}"
+            )
