@@ -1,5 +1,7 @@
 """What happens to robots and requests after they are planned, in the corridor of wards."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -93,6 +95,22 @@ def test_degree_zero_gives_the_plan_back():
         assert dispatcher.plan().denied == ("late",)
     assert require_sound(dispatcher).total == check(instance, plan).cost.total
     assert dispatcher.initial_cost == dispatcher.outcome().cost == 100 + 40 + 150
+
+
+def test_warm_up_compiles_every_kernel_of_a_day():
+    """In a fresh process: afterwards no answer waits for a compilation."""
+    script = """
+from wardwise.fleet.dispatch import kernels, reoptimise, warm_up
+from numba.core.dispatcher import Dispatcher
+warm_up()
+for module in (kernels, reoptimise):
+    for name, value in vars(module).items():
+        is_own = isinstance(value, Dispatcher) and value.py_func.__module__ == module.__name__
+        if is_own and not value.signatures:
+            print(name)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, ""), run.stderr
 
 
 def test_only_requests_of_the_plan_are_known():

@@ -29,6 +29,7 @@ from wardwise.fleet.dispatch.outlook import Outcome
 from wardwise.fleet.dispatch.policy import Policy
 from wardwise.fleet.dispatch.record import Record
 from wardwise.fleet.dispatch.reoptimise import Improver, relocate
+from wardwise.fleet.dispatch.warm import warm_up
 
 __all__ = [
     "Advance",
@@ -54,4 +55,5 @@ __all__ = [
     "Submit",
     "order_events",
     "relocate",
+    "warm_up",
 ]
