@@ -42,8 +42,8 @@ class Journal:
         The file; a new one is made if there is none. An unfinished last line is cut off.
     fsync
         When written lines are forced to the disk: ``never`` (the operating system
-        decides; a crash of the program alone loses nothing), ``always``, or after
-        so many seconds.
+        decides; a crash of the program alone loses nothing), ``always``, or when a
+        line is written and the last time is at least so many seconds ago.
 
     Raises
     ------

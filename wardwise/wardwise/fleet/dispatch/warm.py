@@ -9,7 +9,7 @@ import numpy as np
 
 from wardwise.fleet.dispatch.dispatcher import Dispatcher
 from wardwise.fleet.dispatch.policy import Policy
-from wardwise.fleet.problem import Instance, Place, Request, Robot
+from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot
 
 
 @cache
@@ -38,7 +38,7 @@ def warm_up() -> None:
     dispatcher.submit(urgent, 0.0)
     dispatcher.submit(replace(urgent, id="eject", priority=1, ready_s=31.0, due_s=31.0), 0.0)
     transfer = replace(
-        routine, id="transfer", kind="transfer", origin="b", ready_s=40.0, due_s=60.0
+        routine, id="transfer", kind=Kind.TRANSFER, origin="b", ready_s=40.0, due_s=60.0
     )
     dispatcher.submit(transfer, 0.0)
     dispatcher.reoptimise(0.0, np.random.default_rng(0), max_iterations=1)
