@@ -277,3 +277,32 @@ def test_laws_hold_on_random_days(first, tmp_path):
         assert replayed.plan() == dispatcher.plan()
         assert replayed.outcome() == dispatcher.outcome()
         assert replayed.last == dispatcher.last
+
+
+def test_arrays_grow_with_the_day(tmp_path):
+    """Hundreds of stops on one robot, quoted and submitted; quotes leave no trace."""
+    metres = np.abs(np.arange(4.0)[:, None] - np.arange(4.0)[None])
+    instance = Instance(
+        name="long",
+        places=tuple(Place(id=f"P{k}") for k in range(4)),
+        requests=(),
+        robots=(Robot(id="R0", capacity=1000.0, end_s=5000.0),),
+        travel_s=metres,
+        distance_m=metres,
+    )
+    dispatcher = Dispatcher(instance, journal=Journal(tmp_path / "day.jsonl"))
+    for number in range(350):
+        kind = Kind.TRANSFER if number % 3 == 0 else Kind.COLLECT
+        request = Request(
+            id=f"D{number}",
+            kind=kind,
+            place="P1",
+            origin="P3" if kind is Kind.TRANSFER else None,
+            load=1.0,
+            ready_s=1000.0,
+            due_s=4000.0,
+        )
+        dispatcher.quote(request, 0.0)
+        assert dispatcher.submit(request, 0.0).status is Status.ACCEPTED
+    require_sound_plan(dispatcher)
+    assert Dispatcher.replay(tmp_path / "day.jsonl").plan() == dispatcher.plan()
