@@ -329,13 +329,14 @@ def best_per_robot(packed, chains, weights, u, prices, positions, drops, opens):
 
     Of idle robots of one kind only the first is looked at.
     """
+    blink = no_blinks()
     for robot in range(len(chains.length)):
         twin = packed.twin[robot]
         if chains.length[robot] == 2 and twin >= 0 and chains.length[twin] == 2:
             prices[robot], positions[robot], drops[robot], opens[robot] = np.inf, -1, -1, False
         else:
-            prices[robot], positions[robot], drops[robot], opens[robot] = best_in_chain(
-                packed, chains, weights, robot, u
+            prices[robot], positions[robot], drops[robot], opens[robot] = scan(
+                packed, chains, weights, robot, u, np.inf, blink, 0.0
             )
 
 
