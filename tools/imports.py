@@ -23,6 +23,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fleet.search", "dynamism", "generate"),
         ("fleet.peer_pyvrp",),
         ("fleet.solvers", "fleet.dispatch"),
+        ("fleet.replay", "fleet.simulate", "fleet.sizing"),
         ("report",),
         ("cli",),
     ),

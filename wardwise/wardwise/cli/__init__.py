@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from wardwise import __version__
-from wardwise.cli import plan
+from wardwise.cli import day, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +64,8 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "generate": plan.generate,
     "demo": plan.demo,
     "schema": plan.schema,
+    "dispatch": day.dispatch,
+    "lackner": day.lackner,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name)(_function)

@@ -21,7 +21,7 @@ from wardwise.fleet.solvers import Objective, Progress, solve, warm_up
 from wardwise.report import Kpis, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from rich.console import RenderableType
@@ -106,10 +106,11 @@ def live(line: RenderableType) -> Iterator[None]:
         yield
 
 
-def compile_first() -> None:
-    """Compile the kernels, saying so."""
+def compile_first(also: Callable[[], object] = lambda: None) -> None:
+    """Compile the kernels of the search, and others, saying so."""
     talk.print("compiling, or loading what was compiled before …")
     warm_up()
+    also()
 
 
 def search(instance: Instance, task: Task) -> Plan:

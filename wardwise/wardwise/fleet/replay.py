@@ -1,8 +1,10 @@
 """A dynamic instance as a day: plan what is known, then dispatch the rest as it appears.
 
 Requests with ``release_s`` 0 are planned in advance by `solve`; all others are
-submitted at their release, in the order of `order_events`. Between events the
-uncommitted part may be re-optimised.
+submitted at their release, in the order of `order_events`. With `slices` the day
+is cut as in Necula, Breaban and Raschip 2017: a request is heard at the end of the
+slice in which it is released. After every moment with events the uncommitted part
+may be re-optimised.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wardwise.fleet.check import Timing, check
-from wardwise.fleet.dispatch import Dispatcher, Submit, order_events
+from wardwise.fleet.dispatch import Dispatcher, Policy, Submit, order_events
 from wardwise.fleet.dispatch.improve import improve_open
 from wardwise.fleet.solvers import solve
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wardwise.fleet.check import Report
-    from wardwise.fleet.dispatch import Decision, Journal, Outcome, Policy, Record
+    from wardwise.fleet.dispatch import Decision, Journal, Outcome, Record
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
 
@@ -66,6 +69,8 @@ class Replay:
     ----------
     instance
         What was revealed in the end.
+    policy
+        The rules that applied.
     first_plan, plan
         The plan made in advance, and the day as it was driven.
     report
@@ -79,6 +84,7 @@ class Replay:
     """
 
     instance: Instance
+    policy: Policy
     first_plan: Plan
     plan: Plan
     report: Report
@@ -102,6 +108,7 @@ def replay_day(
     seed: int = 0,
     first_plan: Plan | None = None,
     reoptimisation: Reoptimisation | None = None,
+    slices: int | None = None,
     journal: Journal | None = None,
     on_event: Callable[[int, int, Record], None] | None = None,
 ) -> Replay:
@@ -117,8 +124,10 @@ def replay_day(
         The plan made in advance, if there is one already.
     reoptimisation
         `None`: answered requests stay where they were put.
+    slices
+        Number of slices of the day, at least 1; `None`: heard at once.
     on_event
-        Called after each event with its number, the number of all, and the record.
+        Called after each request with its number, the number of all, and the record.
 
     Returns
     -------
@@ -130,41 +139,35 @@ def replay_day(
     ValueError
         As `solve` and `Dispatcher`.
     """
-    known = replace(instance, requests=tuple(r for r in instance.requests if r.release_s <= 0))
+    policy = policy or Policy()
     if first_plan is None:
         first_plan = solve(
-            known,
-            method=method,
-            objective="cost",
-            time_limit=time_limit,
-            max_iterations=max_iterations,
-            seed=seed,
-        )
-    events = order_events(
-        Submit(now_s=r.release_s, request=r) for r in instance.requests if r.release_s > 0
-    )
+            known_part(instance), method=method, objective="cost", seed=seed,
+            time_limit=time_limit, max_iterations=max_iterations,
+        )  # fmt: skip
     dispatcher = Dispatcher(instance, first_plan, policy, journal)
-    rng = np.random.default_rng(seed)
     records: list[Record] = []
     latency_s: list[float] = []
+    events = _events(instance, slices)
+    rng = np.random.default_rng(seed)
+    is_complete = False
     try:
-        for number, event in enumerate(events, start=1):
-            _wait_until(dispatcher, event.now_s, records)
-            start = time.perf_counter()
-            dispatcher.submit(event.request, event.now_s)
-            latency_s.append(time.perf_counter() - start)
-            _note(dispatcher, records)
+        for now_s, group in groupby(events, key=lambda event: event.now_s):
+            _wait_until(dispatcher, now_s, records)
+            for event in group:
+                latency_s.append(_submit(dispatcher, event, records))
+                if on_event is not None:
+                    on_event(len(latency_s), len(events), records[-1])
             if reoptimisation is not None:
-                _reoptimise(dispatcher, event.now_s, rng, reoptimisation, records)
-            if on_event is not None:
-                on_event(number, len(events), records[-1])
+                _reoptimise(dispatcher, now_s, rng, reoptimisation, records)
         _wait_until(dispatcher, max(robot.end_s for robot in instance.robots), records)
         is_complete = True
     except KeyboardInterrupt:
-        is_complete = False
+        pass
     revealed, plan = dispatcher.instance(), dispatcher.plan()
     return Replay(
         instance=revealed,
+        policy=policy,
         first_plan=first_plan,
         plan=plan,
         report=check(revealed, plan, timing=Timing.DISPATCHED),
@@ -173,6 +176,35 @@ def replay_day(
         latency_s=tuple(latency_s),
         is_complete=is_complete,
     )
+
+
+def known_part(instance: Instance) -> Instance:
+    """The instance with only the requests that are known from the start."""
+    return replace(instance, requests=tuple(r for r in instance.requests if r.release_s <= 0))
+
+
+def _submit(dispatcher: Dispatcher, event: Submit, records: list[Record]) -> float:
+    """Ask about one request; returns the seconds until the answer."""
+    start = time.perf_counter()
+    dispatcher.submit(event.request, event.now_s)
+    elapsed_s = time.perf_counter() - start
+    _note(dispatcher, records)
+    return elapsed_s
+
+
+def _events(instance: Instance, slices: int | None) -> list[Submit]:
+    """Requests that appear during the day, when they are heard and in that order."""
+    if slices is not None and slices < 1:
+        raise ValueError(f"slices: expected at least 1, got {slices}")
+    width_s = max(robot.end_s for robot in instance.robots) / slices if slices else 0.0
+
+    def heard_s(release_s: float) -> float:
+        return math.ceil(release_s / width_s) * width_s if slices else release_s
+
+    submits = (
+        Submit(now_s=heard_s(r.release_s), request=r) for r in instance.requests if r.release_s > 0
+    )
+    return [event for event in order_events(submits) if isinstance(event, Submit)]
 
 
 def _wait_until(dispatcher: Dispatcher, now_s: float, records: list[Record]) -> None:

@@ -34,8 +34,7 @@ def improve_open(packed: Packed, chains: Chains, rng: Generator, iterations: int
     work.is_closed[:] = chains.length == 2
     work.penalty[:] = NEVER
     cost = float(chains.price.sum())
-    num_robots = float(np.count_nonzero(chains.length > 2))
-    state = np.array([cost, cost, 0.0, 0.0, num_robots, num_robots])
+    state = np.array([cost, cost, 0.0, 0.0])
     keep(chains, work)
     scale = packed.metre_price * float(chains.leg.sum()) / max(1, len(accepted))
     for step, count in enumerate(np.diff(np.linspace(0, iterations, STEPS + 1).astype(int))):

@@ -40,12 +40,12 @@ GRANULAR_FROM, GRANULAR_NEAR = 400, 50
 ADJACENT = 200
 # Share of the time in which robots are emptied, when fewest robots count.
 EMPTYING_SHARE = 0.25
-# Mean prices of a request; while robots are emptied the temperature does not fall.
-LAM = 10.0
-ADAPT = 0.3
-LOW = 2.0
+# Mean prices of a request: the temperature while robots are emptied, and what an
+# unserved request costs while the routes of a small fleet are shortened. Such a fleet
+# can hardly be changed without leaving somebody out for a while.
 EMPTYING_TEMPERATURE = 0.3
-# An unserved request weighs more than all driving.
+ABSENCE_PRICE = 10.0
+# Where requests must stay unserved, each outweighs all driving.
 DENIAL_WEIGHT = 100.0
 REPORT_EVERY_S = 0.25
 
@@ -54,8 +54,8 @@ REPORT_EVERY_S = 0.25
 class Cooling:
     """Temperatures at start and end, in mean prices of a request; found by experiment."""
 
-    start: float = 1.0
-    end: float = 0.01
+    start: float = 2.0
+    end: float = 0.05
 
 
 def ruin(packed: Packed, rng: Generator, watch: Watch) -> None:
@@ -93,58 +93,53 @@ class Ruin:
         keep(chains, work)
         least = _fewest_robots(self._fleet.packed)
         while self._watch.spent() < until:
-            state = np.array([chains.price.sum(), 0.0, len(self._fleet.unserved()), 0.0, 0.0])
-            if state[2] == 0:
+            if not self._fleet.unserved():
                 keep(chains, work)
                 self._report()
                 used = self._fleet.used()
                 if len(used) <= least:
                     break
                 self._close(min(used, key=self._hardness))
-                state = np.array([chains.price.sum(), 0.0, len(self._fleet.unserved()), 0.0, 0.0])
-            scale = EMPTYING_TEMPERATURE * chains.price.sum() / max(1, len(work.requests))
+            state = self._state()
+            temperature = EMPTYING_TEMPERATURE * self._mean_price()
             while self._watch.spent() < until and state[2] > 0:
-                self._anneal(state, scale, is_emptying=True)
+                self._anneal(state, temperature, is_emptying=True)
         self._restore()
 
     def shorten(self, cooling: Cooling) -> None:
         """Anneal until the watch is spent; for fewest robots, with those in use now."""
         packed, work, chains = self._fleet.packed, self._work, self._fleet.chains
-        num_unserved = len(self._fleet.unserved())
-        scale = float(chains.price.sum()) / max(1, len(work.requests))
-        if packed.is_money:
-            self._pay(robots=packed.robot_price, penalty=1.0)
-        else:
-            self._pay(robots=0.0, penalty=1.0)
-            scale = float(chains.price.sum()) / max(1, len(work.requests))
-            if num_unserved:
-                work.penalty *= DENIAL_WEIGHT * (1.0 + chains.price.sum())
-            else:
-                work.penalty[:] = LAM * scale
-        if packed.robot_price > 0 and not packed.is_money:
-            work.is_closed[:] = chains.length == 2
-        cost = float(chains.price.sum() + work.penalty[self._fleet.unserved()].sum())
-        state = np.array(
-            [cost, cost, num_unserved, len(work.requests) if packed.is_money else num_unserved, 0.0]
+        is_fleet_small = packed.robot_price > 0 and not packed.is_money
+        self._pay(
+            robots=packed.robot_price if packed.is_money else 0.0,
+            penalty=1.0 if packed.is_money else DENIAL_WEIGHT * (1.0 + chains.price.sum()),
         )
+        if is_fleet_small:
+            work.is_closed[:] = chains.length == 2
+            if not self._fleet.unserved():
+                work.penalty[:] = ABSENCE_PRICE * self._mean_price()
+        state = self._state()
         keep(chains, work)
-        begun, improvements = self._watch.spent(), 0
+        scale, begun, improvements = self._mean_price(), self._watch.spent(), 0
         while self._watch.spent() < 1:
             share = (self._watch.spent() - begun) / (1 - begun)
             temperature = scale * cooling.start * (cooling.end / cooling.start) ** share
-            before = self._watch.iteration
             improvements += self._anneal(state, temperature, is_emptying=False)
-            if ADAPT and not packed.is_money and not num_unserved:
-                part = state[4] / max(1, self._watch.iteration - before)
-                state[4] = 0.0
-                old = work.penalty[0]
-                lam = min(max(old * (1.1 if part > ADAPT else 1 / 1.1), LOW * scale), 100 * scale)
-                work.penalty[:] = lam
-                state[0] += state[2] * (lam - old)
             if improvements and self._watch.elapsed_s > self._reported_s + REPORT_EVERY_S:
                 self._report()
                 improvements = 0
         self._restore()
+
+    def _state(self) -> Floats:
+        """Cost, best cost, unserved requests, and how many of them the best may have."""
+        unserved = self._fleet.unserved()
+        cost = float(self._fleet.chains.price.sum() + self._work.penalty[unserved].sum())
+        most = len(self._work.requests) if self._packed.is_money else len(unserved)
+        return np.array([cost, cost, len(unserved), most])
+
+    def _mean_price(self) -> float:
+        """Price of all chains, per request."""
+        return float(self._fleet.chains.price.sum()) / max(1, len(self._work.requests))
 
     def _anneal(self, state: Floats, temperature: float, *, is_emptying: bool) -> int:
         """Run a batch of the compiled loop; returns how often the best was improved."""

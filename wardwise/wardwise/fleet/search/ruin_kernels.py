@@ -104,11 +104,15 @@ class Strings(NamedTuple):
 
 @kernel
 def anneal(packed, chains, weights, work, strings, state, temperature, is_emptying, iterations):  # type: ignore[no-untyped-def]
-    """Run iterations at one temperature; `state` is cost, best cost, number of unserved,
-    and how many unserved requests the best may have.
+    """Run iterations at one temperature.
 
     With `is_emptying` the absence counters decide, and the first result without
     unserved requests ends the run.
+
+    Parameters
+    ----------
+    state
+        Cost, best cost, unserved requests, and how many the best may have; changed.
 
     Returns
     -------
@@ -117,15 +121,14 @@ def anneal(packed, chains, weights, work, strings, state, temperature, is_emptyi
     """
     num_improvements = 0
     for _ in range(iterations):
-        state[4] += state[2] > 0
         size = _ruin(packed, chains, work, strings)
         size = _add_absent(chains, work, size)
         _sort(packed, work, size)
         _recreate(packed, chains, weights, work, strings, size)
-        cost, num_absent, num_before, harder = _evaluate(chains, work, size, state[0])
+        cost, num_absent, harder = _evaluate(chains, work, size, state[0])
         is_kept = cost < state[0] - temperature * np.log(1.0 - draw(work.random))
         if is_emptying:
-            is_kept = harder < 0.0 or (is_kept and harder <= 0.0)
+            is_kept = harder < 0.0 or (is_kept and harder == 0.0)
             for i in range(size):
                 if chains.owner[work.pool[i]] == UNSERVED:
                     work.absences[work.pool[i]] += 1.0
@@ -197,11 +200,11 @@ def _evaluate(chains, work, size, cost):  # type: ignore[no-untyped-def]
 
     Returns
     -------
-    cost, num_absent, num_before, harder
-        Cost after it, unserved requests after and before it, and by how much the
-        sum of absence counters over the unserved has grown.
+    cost, num_absent, harder
+        Cost after it, unserved requests, and by how much the sum of absence
+        counters over the unserved has grown.
     """
-    num_absent, num_before, harder = 0, 0, 0.0
+    num_absent, harder = 0, 0.0
     for i in range(work.tally[0]):
         robot = work.touched[i]
         cost += chains.price[robot] - work.saved_price[robot]
@@ -209,11 +212,10 @@ def _evaluate(chains, work, size, cost):  # type: ignore[no-untyped-def]
         node = work.pool[i]
         is_absent = chains.owner[node] == UNSERVED
         num_absent += is_absent
-        num_before += work.was_absent[i]
         if is_absent != work.was_absent[i]:
             cost += work.penalty[node] if is_absent else -work.penalty[node]
             harder += work.absences[node] if is_absent else -work.absences[node]
-    return cost, num_absent, num_before, harder
+    return cost, num_absent, harder
 
 
 @inlined

@@ -1,0 +1,245 @@
+"""Commands of a running day: dispatch, lackner."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from wardwise.cli.common import (
+    AsJson,
+    InputFile,
+    MaxIterations,
+    ReportStart,
+    Seed,
+    Task,
+    TimeLimit,
+    compile_first,
+    live,
+    out,
+    require_writable,
+    search,
+    talk,
+)
+from wardwise.dynamism import degree_of_dynamism, make_dynamic
+from wardwise.fleet.check import check
+from wardwise.fleet.dispatch import Journal, Policy, Record, Status, warm_up
+from wardwise.fleet.replay import Reoptimisation, Replay, known_part, replay_day
+from wardwise.fleet.solvers import METHODS, Objective
+from wardwise.io import Provenance, read_instance, read_plan, write_lackner, write_plan
+from wardwise.report import summarise
+
+KnownPlan = Annotated[
+    Path | None, typer.Option("--plan", help="Plan of the known requests; none: made first.")
+]
+Method = Annotated[str, typer.Option(help=f"Of that plan: {', '.join(METHODS)}.")]
+Protection = Annotated[
+    str, typer.Option(help="Spares that stat, urgent, routine requests may not use.")
+]
+Squeeze = Annotated[bool, typer.Option(help="Rule D3: make lower classes late.")]
+Eject = Annotated[bool, typer.Option(help="Rule D4: push lower classes out.")]
+Hold = Annotated[bool, typer.Option(help="Rule D5: answer 'pending', try again.")]
+Seconds = Annotated[float, typer.Option(min=0, help="Seconds of re-optimisation after each event.")]
+Stability = Annotated[
+    float, typer.Option(min=0, help="Money a change must save for each request it moves.")
+]
+Slices = Annotated[
+    int | None, typer.Option(min=1, help="Cut the day: requests are heard at a slice's end.")
+]
+JournalFile = Annotated[
+    Path | None, typer.Option(help="Journal to write: every event with its answer.")
+]
+Fsync = Annotated[str, typer.Option(help="never, always, or seconds between.")]
+DayFile = Annotated[
+    Path | None, typer.Option(help="Day to write; none: FILE's name with .day.json, here.")
+]
+ReportFile = Annotated[Path | None, typer.Option(help="HTML report to write.")]
+
+
+def dispatch(
+    file: InputFile,
+    plan_file: KnownPlan = None,
+    method: Method = "ruin",
+    time_limit: TimeLimit = 10.0,
+    max_iterations: MaxIterations = None,
+    seed: Seed = 0,
+    protection: Protection = "0,0,0",
+    squeeze: Squeeze = True,
+    eject: Eject = False,
+    hold: Hold = False,
+    reoptimise: Seconds = 0.0,
+    stability: Stability = 0.0,
+    slices: Slices = None,
+    journal: JournalFile = None,
+    fsync: Fsync = "never",
+    output: DayFile = None,
+    report: ReportFile = None,
+    start_h: ReportStart = None,
+    as_json: AsJson = False,
+) -> int:
+    """Live through the day of FILE: plan what is known, answer what appears, check the result."""
+    target = output or Path(f"{file.stem}.day.json")
+    for path in (target, report, journal):
+        require_writable(path)
+    instance = read_instance(file)
+    rules = {"may_squeeze": squeeze, "may_eject": eject, "may_hold": hold}
+    policy = Policy(protection=_protection(protection), **rules)
+    kept = None if journal is None else Journal(journal, fsync=_fsync(fsync))
+    task = Task(method, Objective.COST, time_limit, max_iterations, seed)
+    first_plan = read_plan(plan_file) if plan_file else search(known_part(instance), task)
+    settings = Reoptimisation(seconds=reoptimise, max_iterations=10**9, stability=stability)
+    compile_first(warm_up)
+    talk.print(f"dispatching {instance.name}, Ctrl-C keeps the day so far")
+    line = DayLine()
+    with live(line):
+        day = replay_day(
+            instance,
+            policy=policy,
+            seed=seed,
+            first_plan=first_plan,
+            reoptimisation=settings if reoptimise > 0 else None,
+            slices=slices,
+            journal=kept,
+            on_event=line.update,
+        )
+    write_plan(day.plan, target)
+    written = {"plan": str(target), **({"journal": str(journal)} if journal else {})}
+    if report:
+        from wardwise.report.live import write_live_report
+
+        write_live_report(day, report, start_h=start_h)
+        written["report"] = str(report)
+    return _tell(day, as_json=as_json, written=written)
+
+
+def lackner(
+    file: InputFile,
+    degree: Annotated[float, typer.Option(min=0, max=100, help="Dynamic requests, in per cent.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="Plan to draw the releases from; none: made first.")
+    ] = None,
+    time_limit: TimeLimit = 10.0,
+    max_iterations: MaxIterations = None,
+    seed: Seed = 1,
+    output: Annotated[
+        Path | None, typer.Option(help="CSV to write; none: its name with .csv, here.")
+    ] = None,
+) -> None:
+    """Let a share of the requests of FILE appear during the day, in the style of Lackner."""
+    base = read_instance(file)
+    plan = (
+        read_plan(reference)
+        if reference
+        else search(base, Task("ruin", Objective.HIERARCHICAL, time_limit, max_iterations, seed))
+    )
+    dynamic = make_dynamic(base, plan, degree=degree / 100, seed=seed)
+    target = output or Path(f"{dynamic.name}.csv")
+    require_writable(target)
+    cost = check(base, plan).cost.distance_m
+    provenance = Provenance(base=base.name, degree=degree / 100, seed=seed, reference_cost=cost)
+    write_lackner(dynamic, target, provenance)
+    share = 100 * degree_of_dynamism(dynamic)
+    out.print(
+        f"{target}: {len(dynamic.requests)} requests, {share:.0f} % of them dynamic, "
+        f"reference {len(plan.trips)} robots and {cost:,.2f}"
+    )
+
+
+@dataclass
+class DayLine:
+    """One line on a terminal that tells how far the day is."""
+
+    number: int = 0
+    total: int = 0
+    denied: int = 0
+    last: str = ""
+
+    def update(self, number: int, total: int, record: Record) -> None:
+        """Remember the newest answer."""
+        self.number, self.total = number, total
+        self.denied += sum(d.status is Status.DENIED for d in record.decisions)
+        if record.decisions:
+            self.last = record.decisions[0].explain()
+
+    def __rich__(self) -> Text:
+        """Text of the line now."""
+        line = f"request {self.number} of {self.total}   {self.denied} denied   {self.last}"
+        return Text(line, no_wrap=True, overflow="ellipsis")
+
+
+def _protection(text: str) -> tuple[int, int, int]:
+    """Three whole numbers from an option."""
+    words = text.split(",")
+    if len(words) != 3 or not all(word.strip().isdigit() for word in words):
+        raise ValueError(f"--protection: expected three whole numbers as in 0,1,2, got {text!r}")
+    stat, urgent, routine = (int(word) for word in words)
+    return stat, urgent, routine
+
+
+def _fsync(text: str) -> str | float:
+    """A policy's name, or seconds."""
+    return float(text) if text.replace(".", "", 1).isdigit() else text
+
+
+def _tell(day: Replay, *, as_json: bool, written: dict[str, str]) -> int:
+    """Print what came of the day; returns the exit code."""
+    kpis = summarise(day.instance, day.plan, day.report)
+    latency_ms = 1000 * np.array(day.latency_s or [0.0])
+    answer = {
+        "p50_ms": float(np.median(latency_ms)),
+        "p99_ms": float(np.quantile(latency_ms, 0.99)),
+    }
+    if as_json:
+        document = {
+            "instance": day.instance.name,
+            "is_complete": day.is_complete,
+            **asdict(kpis),
+            "outcome": asdict(day.outcome),
+            "answers": answer,
+            "denied": [
+                decision.document()
+                for decision in day.decisions()
+                if decision.status in (Status.DENIED, Status.UNSERVABLE)
+            ],
+            "violations": [asdict(violation) for violation in day.report.violations],
+            "written": written,
+        }
+        print(json.dumps(document, indent=2))
+        return 0 if day.report.is_feasible else 1
+    outcome = day.outcome
+    table = Table(title=Text(day.instance.name), title_justify="left", show_header=False)
+    found = "feasible" if kpis.is_feasible else f"not feasible, {kpis.num_violations} violations"
+    rows = (
+        ("verdict of the check", found + ("" if day.is_complete else ", day not complete")),
+        ("revealed", f"{outcome.num_revealed} requests, {len(day.latency_s)} during the day"),
+        ("denied", _by_class(outcome.denied_by_priority, outcome.revealed_by_priority)),
+        ("came too late", f"{outcome.num_unservable}"),
+        ("late", f"{kpis.num_late} requests, {kpis.late_min:,.1f} min in all"),
+        ("robots used", f"{kpis.robots_used} of {kpis.robots_owned}"),
+        ("distance", f"{kpis.distance_m:,.1f}" + (" m" if day.instance.site else "")),
+        ("answer time", f"median {answer['p50_ms']:.3f} ms, 99 % within {answer['p99_ms']:.3f} ms"),
+        ("cost", f"{kpis.cost:,.2f}"),
+    )
+    for name, value in rows:
+        table.add_row(name, value)
+    out.print(table)
+    for decision in day.decisions():
+        if decision.status in (Status.DENIED, Status.UNSERVABLE):
+            print(decision.explain())
+    for violation in day.report.violations:
+        print(f"{violation.constraint}: {violation.message}")
+    for name, path in written.items():
+        print(f"{name}: {path}")
+    return 0 if kpis.is_feasible else 1
+
+
+def _by_class(denied: tuple[int, ...], revealed: tuple[int, ...]) -> str:
+    """Denials of each class, of how many."""
+    parts = zip(("stat", "urgent", "routine"), denied, revealed, strict=True)
+    return ", ".join(f"{few} of {many} {name}" for name, few, many in parts)
