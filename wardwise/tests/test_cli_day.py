@@ -1,0 +1,84 @@
+"""The commands of a running day with real files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wardwise.fleet.check import Timing, check
+from wardwise.fleet.dispatch import Dispatcher
+from wardwise.io import read_instance, read_plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def dynamic(run, tmp_path: Path) -> Path:
+    """`small.txt` with all of its requests dynamic where that is possible."""
+    assert run("lackner", "small.txt", "--degree", "100", "--max-iterations", "20").code == 0
+    (path,) = tmp_path.glob("*.csv")
+    return path
+
+
+def test_lackner_writes_a_dynamic_instance(dynamic: Path):
+    """Same requests; only the one whose window opens at 40 can appear later than the day."""
+    instance = read_instance(dynamic)
+    assert [request.id for request in instance.requests] == ["1", "2", "3"]
+    assert [request.release_s > 0 for request in instance.requests] == [False, False, True]
+
+
+def test_dispatch_answers_and_writes_the_day(run, dynamic: Path, tmp_path: Path):
+    """The day is feasible as dispatched, and its journal replays to the same plan."""
+    done = run(
+        "dispatch", dynamic.name, "--max-iterations", "20", "--journal", "day.jsonl", "--json"
+    )
+    assert done.code == 0, done.err
+    answer = json.loads(done.out)
+    assert answer["is_feasible"]
+    assert answer["outcome"]["num_revealed"] == 3
+    plan = read_plan(answer["written"]["plan"])
+    assert check(read_instance(dynamic), plan, timing=Timing.DISPATCHED).is_feasible
+    assert Dispatcher.replay(tmp_path / "day.jsonl").plan() == plan
+
+
+def test_dispatch_takes_a_plan_and_slices(run, dynamic: Path):
+    """With two slices of 100 the third request is heard at 100 and can still be served by 120."""
+    first = run("dispatch", dynamic.name, "--max-iterations", "20", "--slices", "2")
+    assert first.code == 0, first.err
+    assert "3 requests, 1 during the day" in first.out
+    assert "answer time" in first.out
+
+
+def test_denials_are_explained_on_the_terminal(run, tmp_path: Path):
+    """A request that is heard when its window is about to close names what it would take."""
+    (tmp_path / "late.txt").write_text(
+        "LATE\n\nVEHICLE\nNUMBER CAPACITY\n1 10\n\nCUSTOMER\n"
+        "CUST NO. XCOORD. YCOORD. DEMAND READY TIME DUE DATE SERVICE TIME AVAIL. TIME\n"
+        "0 0 0 0 0 200 0 0\n1 90 0 1 0 95 5 0\n2 0 30 1 0 95 5 60\n"
+    )
+    done = run("dispatch", "late.txt", "--max-iterations", "5")
+    assert done.code == 0, done.err
+    assert "Request '2' is denied (D6" in done.out
+    assert "it would take" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protection", "2,1"], "--protection: expected three whole numbers as in 0,1,2"),
+        (["--protection", "0,2,1"], "policy: protection: expected 0 for stat and no fewer"),
+        (["--fsync", "often", "--journal", "j"], "fsync: expected"),
+        (["--journal", "nowhere/j"], "no folder is called"),
+        (["--slices", "0"], "--slices"),
+        (["--method", "magic"], "method: expected one of"),
+    ],
+)
+def test_bad_options_get_one_line(run, arguments: list[str], message: str):
+    """Exit code 2, one line that names the option, and nothing written."""
+    done = run("dispatch", "small.txt", "--max-iterations", "5", *arguments)
+    assert done.code == 2
+    assert message in done.err.strip().splitlines()[-1]
+    assert done.out == ""
