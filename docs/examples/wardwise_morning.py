@@ -3,7 +3,7 @@
 from wardwise import check, generate_hospital, solve
 
 hospital = generate_hospital(num_floors=4, num_wards=16, seed=7)
-plan = solve(hospital, method="descent", objective="hierarchical", max_iterations=200, seed=1)
+plan = solve(hospital, method="ruin", objective="hierarchical", max_iterations=20_000, seed=1)
 report = check(hospital, plan)
 
 print(f"{len(hospital.requests)} requests, {len(hospital.robots)} robots owned")

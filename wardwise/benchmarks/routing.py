@@ -37,7 +37,7 @@ REFERENCE = {
     "C101": {"distance": (10, 828.94), "hierarchical": (10, 828.94)},
     "RC208": {"distance": (4, 785.42), "hierarchical": (3, 837.64)},
 }
-METHODS = ("pyvrp", "descent", "insertion")
+METHODS = ("pyvrp", "ruin", "insertion")
 
 
 def main() -> int:
