@@ -11,6 +11,8 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -76,17 +78,7 @@ def draw_floors(instance: Instance) -> FloorMap:
 
 def trip_paths(instance: Instance, trips: Iterable[Trip]) -> list[list[list[int]]]:
     """For every trip and leg (each stop, then the way home, if any) the point indices passed."""
-    if instance.site:
-        site = instance.site
-        rows = {point: row for row, point in enumerate(site.points)}
-    else:
-        site, rows = None, instance.place_index
-
-    @cache
-    def leg(start: str, end: str) -> list[int]:
-        way = site.path(start, end) if site else (start, end)
-        return [rows[point] for point in way]
-
+    leg = cache(_Ways(instance).between)
     depot = instance.places[0].id
     paths = []
     for trip in trips:
@@ -95,6 +87,60 @@ def trip_paths(instance: Instance, trips: Iterable[Trip]) -> list[list[list[int]
         places = [depot, *places, *([] if trip.is_broken_off else [depot])]
         paths.append([leg(a, b) for a, b in pairwise(places)])
     return paths
+
+
+def timed_ways(
+    instance: Instance, pairs: Iterable[tuple[int, int]]
+) -> dict[tuple[int, int], list[int]]:
+    """For pairs of places the points passed, each with the permille of the time until there.
+
+    Returns
+    -------
+    dict
+        By the places' indices a flat list: point, 0, point, permille, ..., point, 1000.
+    """
+    ways = _Ways(instance)
+    ids = [place.id for place in instance.places]
+    found = {(a, b): ways.between(ids[a], ids[b]) for a, b in pairs}
+    passed = sorted({point for way in found.values() for point in way})
+    since_s = ways.travel_s(passed)
+    timed = {}
+    for pair, way in found.items():
+        # A part of a quickest path is a quickest path itself.
+        reached_s = [since_s[way[0], point] for point in way]
+        whole_s = max(reached_s[-1], 1e-9)
+        timed[pair] = [
+            value
+            for point, at_s in zip(way, reached_s, strict=True)
+            for value in (point, round(1000 * at_s / whole_s))
+        ]
+    return timed
+
+
+class _Ways:
+    """Quickest paths in the point indices of the drawings."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance, self._site = instance, instance.site
+        self._points = list(self._site.points if self._site else instance.place_index)
+        self._rows = {point: row for row, point in enumerate(self._points)}
+
+    def between(self, start: str, end: str) -> list[int]:
+        way = self._site.path(start, end) if self._site else (start, end)
+        return [self._rows[point] for point in way]
+
+    def travel_s(self, points: list[int]) -> dict[tuple[int, int], float]:
+        """Time between any two of `points`."""
+        matrix = (
+            self._instance.travel_s[np.ix_(points, points)]
+            if not self._site
+            else (self._site.travel([self._points[point] for point in points]).travel_s)
+        )
+        return {
+            (a, b): float(matrix[row, column])
+            for row, a in enumerate(points)
+            for column, b in enumerate(points)
+        }
 
 
 def _draw_site(site: Site) -> FloorMap:

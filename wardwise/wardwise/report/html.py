@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wardwise.fleet.check import Report
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
+    from wardwise.report.view import View
 
 
 def write_report(
@@ -48,26 +49,39 @@ def render_report(
     instance: Instance, plan: Plan, report: Report, *, start_h: float | None = None
 ) -> str:
     """Text of the page that `write_report` writes."""
-    env = Environment(
+    clock = Clock(start_h=start_h, is_plain=instance.site is None)
+    view = build_view(instance, plan, report, clock)
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            instance=instance,
+            report=report,
+            view=view,
+            facts=table_facts(view),
+            priorities=list(PRIORITIES.values()),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Where the templates of all pages are found; text of users is always escaped."""
+    return Environment(
         loader=PackageLoader("wardwise", "report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    clock = Clock(start_h=start_h, is_plain=instance.site is None)
-    view = build_view(instance, plan, report, clock)
-    return env.get_template("page.html.j2").render(
-        instance=instance,
-        report=report,
-        view=view,
-        facts=[
-            {
-                "facts": row.facts,
-                "sort": row.sort,
-                "window": [row.window_bar.left, row.window_bar.width],
-            }
-            for row in view.rows
-        ],
-        priorities=list(PRIORITIES.values()),
-    )
+
+
+def table_facts(view: View) -> list[dict[str, Any]]:
+    """What the script knows about the rows of the table of requests."""
+    return [
+        {
+            "facts": row.facts,
+            "sort": row.sort,
+            "window": [row.window_bar.left, row.window_bar.width],
+        }
+        for row in view.rows
+    ]

@@ -76,6 +76,27 @@ class Row:
     facts: tuple[tuple[str, str], ...]
 
 
+class Axis:
+    """Time from 0 to the last window or return within the shifts, in percent."""
+
+    def __init__(self, instance: Instance, plan: Plan) -> None:
+        last_s = max(
+            [0.0, *(t.return_s for t in plan.trips), *(r.due_s for r in instance.requests)]
+        )
+        self.end_s = max(1.0, min(last_s, max(robot.end_s for robot in instance.robots)))
+
+    def at(self, time_s: float) -> float:
+        """Where a moment stands, in percent."""
+        # Infeasible plans may hold any time, even none: the axis keeps them in sight.
+        inside_s = min(max(time_s, 0.0), self.end_s) if not math.isnan(time_s) else 0.0
+        return round(100 * inside_s / self.end_s, 3)
+
+    def bar(self, kind: str, start_s: float, end_s: float, label: str = "") -> Bar:
+        """A stretch from one moment to another."""
+        left = self.at(start_s)
+        return Bar(kind=kind, left=left, width=round(self.at(end_s) - left, 3), label=label)
+
+
 @dataclass(frozen=True, kw_only=True)
 class View:
     """The page's content."""
@@ -85,6 +106,7 @@ class View:
     lanes: tuple[Lane, ...]
     unused: tuple[str, ...]
     rows: tuple[Row, ...]
+    axis: Axis
     ticks: tuple[tuple[float, str], ...]
     cost_parts: tuple[tuple[str, str, float, float], ...]
     has_breakdown: bool
@@ -106,7 +128,7 @@ class _Visit:
 
 def build_view(instance: Instance, plan: Plan, report: Report, clock: Clock) -> View:
     """Lay out a plan; stops of requests that the instance does not know are left out."""
-    axis = _Axis(instance, plan)
+    axis = Axis(instance, plan)
     visits = _visits(plan)
     rows = tuple(
         _row(index, request, instance, plan, visits.get(request.id), axis, clock)
@@ -125,6 +147,7 @@ def build_view(instance: Instance, plan: Plan, report: Report, clock: Clock) -> 
         ),
         unused=tuple(robot.id for robot in instance.robots if robot.id not in by_robot),
         rows=rows,
+        axis=axis,
         ticks=tuple((axis.at(time_s), label) for time_s, label in clock.ticks(axis.end_s)),
         cost_parts=_cost_parts(report),
         has_breakdown=any(trip.is_broken_off for trip in plan.trips),
@@ -157,32 +180,13 @@ def _visits(plan: Plan) -> dict[str, _Visit]:
     return visits
 
 
-class _Axis:
-    """Time from 0 to the last window or return within the shifts, in percent."""
-
-    def __init__(self, instance: Instance, plan: Plan) -> None:
-        last_s = max(
-            [0.0, *(t.return_s for t in plan.trips), *(r.due_s for r in instance.requests)]
-        )
-        self.end_s = max(1.0, min(last_s, max(robot.end_s for robot in instance.robots)))
-
-    def at(self, time_s: float) -> float:
-        # Infeasible plans may hold any time, even none: the axis keeps them in sight.
-        inside_s = min(max(time_s, 0.0), self.end_s) if not math.isnan(time_s) else 0.0
-        return round(100 * inside_s / self.end_s, 3)
-
-    def bar(self, kind: str, start_s: float, end_s: float, label: str = "") -> Bar:
-        left = self.at(start_s)
-        return Bar(kind=kind, left=left, width=round(self.at(end_s) - left, 3), label=label)
-
-
 def _row(
     index: int,
     request: Request,
     instance: Instance,
     plan: Plan,
     visit: _Visit | None,
-    axis: _Axis,
+    axis: Axis,
     clock: Clock,
 ) -> Row:
     status = _status(request, visit, plan)
@@ -280,7 +284,7 @@ def _lane(
     instance: Instance,
     rows: tuple[Row, ...],
     number_of: dict[str, int],
-    axis: _Axis,
+    axis: Axis,
     clock: Clock,
 ) -> Lane:
     frames, bars, blocks = [], [], []
@@ -316,7 +320,7 @@ def _lane(
     )
 
 
-def _block(row: Row, stop: Stop, left_s: float, end_s: float, axis: _Axis, clock: Clock) -> Block:
+def _block(row: Row, stop: Stop, left_s: float, end_s: float, axis: Axis, clock: Clock) -> Block:
     whole = axis.bar("stop", left_s, end_s)
     is_late = row.status == "late" and not stop.is_pickup
     service = "pickup" if stop.is_pickup else "service"
