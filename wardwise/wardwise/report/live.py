@@ -1,0 +1,115 @@
+"""The page of a dispatched day: it plays the day, and shows every answer with its reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wardwise.fleet.dispatch import Status
+from wardwise.io.files import write_text
+from wardwise.report.answers import first_kpis, histogram_of, levels_of
+from wardwise.report.clock import Clock
+from wardwise.report.feed import IMPROVED, RULES, VERDICTS, denials_of, feed_of
+from wardwise.report.floormap import timed_ways
+from wardwise.report.html import environment, table_facts
+from wardwise.report.timeline import legs_of, moments_of, stop_places
+from wardwise.report.view import PRIORITIES, build_view
+
+if TYPE_CHECKING:
+    import os
+
+    from wardwise.fleet.problem import Instance
+    from wardwise.fleet.replay import Replay
+    from wardwise.report.timeline import Moment
+    from wardwise.report.view import View
+
+
+def write_live_report(
+    replay: Replay, path: str | os.PathLike[str], *, start_h: float | None = None
+) -> None:
+    """Write the page of a dispatched day; an existing file is replaced only by a whole new one.
+
+    Parameters
+    ----------
+    start_h
+        Hour of the day at second 0; `None` writes times since the start.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    write_text(path, render_live_report(replay, start_h=start_h))
+
+
+def render_live_report(replay: Replay, *, start_h: float | None = None) -> str:
+    """Text of the page that `write_live_report` writes."""
+    instance = replay.instance
+    clock = Clock(start_h=start_h, is_plain=instance.site is None)
+    view = build_view(instance, replay.plan, replay.report, clock)
+    moments = moments_of(replay)
+    entries, denials = feed_of(replay, clock), denials_of(replay, clock)
+    driven = {robot for moment in moments for robot, _, _ in moment.changes}
+    robots = [robot.id for robot in instance.robots]
+    num_waiting = sum(decision.status is Status.PENDING for decision in replay.decisions())
+    last_s = replay.records[-1].event.now_s if replay.records else 0.0
+    return (
+        environment()
+        .get_template("live.html.j2")
+        .render(
+            instance=instance,
+            report=replay.report,
+            view=view,
+            first=first_kpis(replay),
+            entries=entries,
+            marks=[(view.axis.at(e.time_s), e.verdict) for e in entries if e.row >= 0],
+            denials=denials,
+            histogram=histogram_of(replay.latency_s),
+            levels=levels_of(instance, replay.plan),
+            used=[(k, robots[k]) for k in sorted(driven)],
+            unused=[name for k, name in enumerate(robots) if k not in driven],
+            num_dynamic=sum(request.release_s > 0 for request in instance.requests),
+            num_waiting=num_waiting,
+            num_refused=num_waiting + len(denials),
+            broken_off_at=None if replay.is_complete else clock.moment(last_s),
+            rules={str(rule): meaning for rule, meaning in RULES.items()},
+            verdicts=[*VERDICTS.values(), IMPROVED],
+            priorities=list(PRIORITIES.values()),
+            data=_data(replay, view, moments, clock),
+        )
+    )
+
+
+def _data(replay: Replay, view: View, moments: list[Moment], clock: Clock) -> dict[str, Any]:
+    """What the page's script plays."""
+    instance = replay.instance
+    ways = timed_ways(instance, legs_of(instance, moments))
+    return {
+        "startH": clock.start_h,
+        "isPlain": clock.is_plain,
+        "endS": view.axis.end_s,
+        "reloadS": instance.reload_s,
+        "hasSite": instance.site is not None,
+        "points": view.floor_map.points,
+        "robots": [[robot.id, robot.end_s] for robot in instance.robots],
+        "requests": _requests(instance, view),
+        "ways": {f"{a} {b}": way for (a, b), way in ways.items()},
+        "moments": [moment.document() for moment in moments],
+        "rows": table_facts(view),
+    }
+
+
+def _requests(instance: Instance, view: View) -> list[dict[str, Any]]:
+    """What the script says and draws of each request, whatever the time."""
+    return [
+        {
+            "id": request.id,
+            "place": row.place,
+            "transport": f"{row.kind}, {row.load} slots, {row.priority}",
+            "window": row.window,
+            "releaseS": request.release_s,
+            "dueS": request.due_s,
+            "serviceS": request.service_s,
+            "ends": stop_places(instance, row.index),
+        }
+        for request, row in zip(instance.requests, view.rows, strict=True)
+    ]
