@@ -25,7 +25,7 @@ from wardwise.fleet.dispatch.events import (
     order_events,
 )
 from wardwise.fleet.dispatch.journal import Journal
-from wardwise.fleet.dispatch.outlook import Outcome
+from wardwise.fleet.dispatch.outlook import Outcome, Step
 from wardwise.fleet.dispatch.policy import Policy
 from wardwise.fleet.dispatch.record import Record
 from wardwise.fleet.dispatch.reoptimise import Improver, relocate
@@ -52,6 +52,7 @@ __all__ = [
     "Return",
     "Rule",
     "Status",
+    "Step",
     "Submit",
     "order_events",
     "relocate",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
     from wardwise.fleet.dispatch.decision import Cancellation, Decision, Status
-    from wardwise.fleet.dispatch.outlook import Outcome
+    from wardwise.fleet.dispatch.outlook import Outcome, Step
     from wardwise.fleet.dispatch.reoptimise import Improver
     from wardwise.fleet.plan import Plan, Stop
     from wardwise.fleet.problem import Instance, Request
@@ -285,6 +285,15 @@ class Dispatcher:
     def committed(self) -> dict[str, tuple[Stop, ...]]:
         """Stops of each robot on its way, up to the one it is at or under way to."""
         return outlook.committed_of(self._day)
+
+    def step(self, robot: str, position: int) -> Step | None:
+        """What a robot does at one position of its day; `None` where nothing is planned yet.
+
+        Positions count its stops and its returns to the depot; it begins at 0. Whoever
+        drives the robot at `position - 1` leaves at `Step.depart_s`, unless an event
+        before changes that.
+        """
+        return outlook.step_of(self._day, self._day.robots[robot], position)
 
     def instance(self) -> Instance:
         """The instance as known by now: what was revealed and not withdrawn."""

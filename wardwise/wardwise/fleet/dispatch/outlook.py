@@ -11,6 +11,7 @@ from wardwise.fleet.dispatch.day import TURNED_DOWN
 from wardwise.fleet.dispatch.decision import Status
 from wardwise.fleet.plan import Plan, Stop, Trip
 from wardwise.fleet.problem import NUM_PRIORITIES
+from wardwise.fleet.search.chains import may_open
 
 if TYPE_CHECKING:
     from wardwise.fleet.dispatch.day import Day
@@ -42,6 +43,60 @@ class Outcome:
     cost: float
     overdue: dict[str, float]
     overrun: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a robot does at one position of its day.
+
+    Attributes
+    ----------
+    request
+        `None` at the depot.
+    depart_s
+        When the robot leaves for it; once it has left, by when it had to.
+    earliest_s
+        When it may start: of a request its window, at the depot 0.
+    start_s
+        When it starts; at the depot, when the robot is back.
+    end_s
+        When the robot can go on: served, or reloaded.
+    """
+
+    request: str | None
+    place: str
+    is_pickup: bool
+    depart_s: float
+    earliest_s: float
+    start_s: float
+    end_s: float
+
+
+def step_of(day: Day, robot: int, position: int) -> Step | None:
+    """What a robot does at a position of its chain behind the first; `None` at its end."""
+    packed, chains = day.state.packed, day.state.chains
+    last = int(chains.length[robot]) - 1
+    if last == 1 or position > last:
+        return None
+    node, place = int(chains.node[robot, position]), int(chains.place[robot, position])
+    travel_s = float(packed.travel[chains.place[robot, position - 1], place])
+    pause_s = float(packed.service[node]) if node else packed.reload
+    start_s = float(chains.begin[robot, position])
+    depart_s = start_s - travel_s
+    if position > chains.first[robot]:  # as `commit` will have it
+        depart_s = max(float(chains.leave[robot, position - 1]), depart_s)
+        if position == last and not may_open(packed, chains, robot):
+            depart_s = float(chains.latest[robot, last]) - travel_s
+        start_s = max(start_s, depart_s + travel_s)
+    return Step(
+        request=day.state.requests[node].id if node else None,
+        place=day.instance.places[place].id,
+        is_pickup=bool(packed.is_pickup[node]),
+        depart_s=depart_s,
+        earliest_s=float(packed.earliest[node]),
+        start_s=start_s,
+        end_s=start_s + pause_s,
+    )
 
 
 def plan_of(day: Day) -> Plan:

@@ -155,9 +155,11 @@ class State:
     def keep_pickup(self, drop: int, request: Request) -> None:
         """Turn a transfer whose drop no chain serves into a collection at its pickup."""
         pickup = int(self.packed.partner[drop])
+        service_s = self.packed.service[pickup]  # as long as it really takes
         self.free(drop)
         self._free.remove(pickup)
         self.write(pickup, NOBODY, request)
+        self.packed.service[pickup] = service_s
 
     def scan(self, node: int) -> Offers:
         """Find the best place on every robot; the arrays are those of the last call."""
@@ -279,11 +281,9 @@ class State:
             last_of_kind[kind] = robot
 
     def roomy_chains(self) -> Chains:
-        """Copy in which all stops fit on one robot."""
-        return Chains._make(
-            array.copy()
-            for array in _wide(self.chains, len(self.priority), int(self.chains.length.sum()))
-        )
+        """Copy in which all stops fit on one robot, each on a trip of its own."""
+        width = 2 * int(self.chains.length.sum())
+        return Chains._make(array.copy() for array in _wide(self.chains, len(self.priority), width))
 
     def _grow_nodes(self) -> None:
         """Room for twice as many nodes."""
