@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -309,34 +308,17 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1440])
-def test_page_works_in_a_browser(page: str, tmp_path: Path, width: int):
+def test_page_works_in_a_browser(page: str, open_page: Any, width: int):
     """Choosing a robot draws its route and filters the table; no script error, no sideways page."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("needs chromium and chromedriver")
-    from selenium import webdriver
-
-    file = tmp_path / "page.html"
-    file.write_text(page, encoding="utf-8")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking"):
-        options.add_argument(f"--{flag}")
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    browser = webdriver.Chrome(options=options, service=service)
-    try:
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        browser.get(file.as_uri())
-        run = browser.execute_script
-        assert browser.get_log("browser") == []
-        assert run("return document.documentElement.scrollWidth") <= width
-        all_rows = run("return document.querySelectorAll('tbody tr:not([hidden])').length")
-        run("document.getElementById('next').click()")
-        rows = run("return document.querySelectorAll('tbody tr:not([hidden])').length")
-        assert 0 < rows < all_rows
-        assert run("return document.querySelectorAll('.routes .one').length") > 0
-        run("document.querySelector('.stop').focus()")
-        assert "Window" in run("return document.getElementById('facts').textContent")
-        assert browser.get_log("browser") == []
-    finally:
-        browser.quit()
+    browser = open_page(page, width)
+    run = browser.execute_script
+    assert browser.get_log("browser") == []
+    assert run("return document.documentElement.scrollWidth") <= width
+    all_rows = run("return document.querySelectorAll('tbody tr:not([hidden])').length")
+    run("document.getElementById('next').click()")
+    rows = run("return document.querySelectorAll('tbody tr:not([hidden])').length")
+    assert 0 < rows < all_rows
+    assert run("return document.querySelectorAll('.routes .one').length") > 0
+    run("document.querySelector('.stop').focus()")
+    assert "Window" in run("return document.getElementById('facts').textContent")
+    assert browser.get_log("browser") == []
