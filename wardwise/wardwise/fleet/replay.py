@@ -139,7 +139,6 @@ def replay_day(
     ValueError
         As `solve` and `Dispatcher`.
     """
-    policy = policy or Policy()
     if first_plan is None:
         first_plan = solve(
             known_part(instance), method=method, objective="cost", seed=seed,
@@ -167,7 +166,7 @@ def replay_day(
     revealed, plan = dispatcher.instance(), dispatcher.plan()
     return Replay(
         instance=revealed,
-        policy=policy,
+        policy=policy or Policy(),
         first_plan=first_plan,
         plan=plan,
         report=check(revealed, plan, timing=Timing.DISPATCHED),
