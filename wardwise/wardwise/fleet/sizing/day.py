@@ -2,8 +2,8 @@
 
 What is known beforehand is planned once, for as many robots as it wants, and again
 only for fleets smaller than that. The plan is the construction by cheapest insertion,
-improved by a few hundred iterations of ruin and recreate; on Solomon's instances that
-comes within three percent of the cost after 20,000.
+improved by a few hundred iterations of ruin and recreate; with half of the requests of
+a Solomon instance known, 300 come within 2 to 6 percent of the cost after 20,000.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class Day:
         )
         self._hard = self._packed.latest.copy()
         self._starts: dict[int, Start] = {}
+        self._views: dict[int, tuple[Packed, Chains, Start]] = {}
         self.num_planned = len(known)  # no plan takes more
         routes = self._plan(max(1, len(known)))
         self.num_planned = len(routes)
@@ -94,16 +95,15 @@ class Day:
 
     def run(self, num_robots: int, protection: Sequence[int]) -> Floats:
         """Live through the day with some robots and protection levels; returns its tally."""
+        if num_robots not in self._views:
+            packed = _first_robots(self._packed, num_robots)
+            chains = _first_chains(self._chains, num_robots)
+            self._views[num_robots] = packed, chains, self.start(num_robots)
+        packed, chains, start = self._views[num_robots]
+        levels = np.array(protection, dtype=np.int64)
         tally = np.empty(SIZE)
         simulate_day(
-            _first_robots(self._packed, num_robots),
-            self.chains(num_robots),
-            self._weights,
-            self.start(num_robots),
-            self._calls,
-            np.array(protection, dtype=np.int64),
-            self._scratch,
-            tally,
+            packed, chains, self._weights, start, self._calls, levels, self._scratch, tally
         )
         return tally
 
