@@ -170,21 +170,25 @@ def _entry(decision: Decision, request: Request, row: int, clock: Clock) -> Entr
 
 def _improvement(record: Record, event: Reoptimise, clock: Clock) -> Entry:
     robots = ", ".join(event.routes)
-    # Without what was decided about pending requests, for which there may now be a place.
-    saved = record.cost_delta - sum(decision.cost_delta for decision in record.decisions)
+    sentence = f"Better routes were found for {robots}, behind the stops they are under way to."
+    placed = [d.request for d in record.decisions if d.status is Status.ACCEPTED]
+    if placed:
+        sentence += f" There is room now for {', '.join(placed)}."
+    # What is decided about pending requests stands in entries of its own.
+    change = record.cost_delta - sum(decision.cost_delta for decision in record.decisions)
     return Entry(
         time_s=round(event.now_s, DECIMALS),
         time=clock.moment(event.now_s),
         row=-1,
-        title="Routes improved",
+        title="Routes improved" if change < 0 else "Routes changed",
         priority="",
         verdict=IMPROVED,
         rule="",
         robot=robots,
         start="",
         is_late=False,
-        cost=_change(saved),
-        sentence=f"Better routes were found for {robots}, behind the stops they are under way to.",
+        cost=_change(change),
+        sentence=sentence,
     )
 
 
