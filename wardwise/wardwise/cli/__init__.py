@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from wardwise import __version__
-from wardwise.cli import day, plan
+from wardwise.cli import day, plan, sizing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,10 +62,11 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "plan": plan.plan,
     "check": plan.check_command,
     "generate": plan.generate,
-    "demo": plan.demo,
+    "demo": day.demo,
     "schema": plan.schema,
     "dispatch": day.dispatch,
     "lackner": day.lackner,
+    "size": sizing.size_command,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name)(_function)

@@ -43,6 +43,7 @@ MaxIterations = Annotated[
     int | None, typer.Option(min=1, help="Iterations of the search; none: no limit.")
 ]
 StartHour = Annotated[float, typer.Option(min=0, max=23, help="Hour of the day at second 0.")]
+ReportFile = Annotated[Path | None, typer.Option(help="HTML report to write.")]
 ReportStart = Annotated[
     float | None, typer.Option(min=0, max=23, help="Hour of the day at second 0, for --report.")
 ]

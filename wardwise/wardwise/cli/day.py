@@ -1,4 +1,4 @@
-"""Commands of a running day: dispatch, lackner."""
+"""Commands of a running day: dispatch, lackner, demo."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from wardwise.cli.common import (
     AsJson,
     InputFile,
     MaxIterations,
+    ReportFile,
     ReportStart,
     Seed,
     Task,
@@ -32,8 +33,20 @@ from wardwise.fleet.check import check
 from wardwise.fleet.dispatch import Journal, Policy, Record, Status, warm_up
 from wardwise.fleet.replay import Reoptimisation, Replay, known_part, replay_day
 from wardwise.fleet.solvers import METHODS, Objective
-from wardwise.io import Provenance, read_instance, read_plan, write_lackner, write_plan
+from wardwise.generate import generate_hospital
+from wardwise.io import (
+    Provenance,
+    read_instance,
+    read_plan,
+    write_json,
+    write_lackner,
+    write_plan,
+)
 from wardwise.report import summarise
+from wardwise.report.live import write_live_report
+
+# One robot fewer than the day asks for, so that there is something to decide.
+DEMO_START_H, DEMO_METHOD, DEMO_ROBOTS = 6.0, "ruin", 8
 
 KnownPlan = Annotated[
     Path | None, typer.Option("--plan", help="Plan of the known requests; none: made first.")
@@ -59,7 +72,6 @@ Fsync = Annotated[str, typer.Option(help="never, always, or seconds between.")]
 DayFile = Annotated[
     Path | None, typer.Option(help="Day to write; none: FILE's name with .day.json, here.")
 ]
-ReportFile = Annotated[Path | None, typer.Option(help="HTML report to write.")]
 
 
 def dispatch(
@@ -111,8 +123,6 @@ def dispatch(
     write_plan(day.plan, target)
     written = {"plan": str(target), **({"journal": str(journal)} if journal else {})}
     if report:
-        from wardwise.report.live import write_live_report
-
         write_live_report(day, report, start_h=start_h)
         written["report"] = str(report)
     return _tell(day, as_json=as_json, written=written)
@@ -149,6 +159,50 @@ def lackner(
         f"{target}: {len(dynamic.requests)} requests, {share:.0f} % of them dynamic, "
         f"reference {len(plan.trips)} robots and {cost:,.2f}"
     )
+
+
+def demo(
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("out"),
+    time_limit: TimeLimit = 20.0,
+    seed: Seed = 1,
+) -> int:
+    """Generate a hospital, plan what is known of its morning, answer the rest, write a report."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    names = {
+        "instance": "wardwise-hospital.json", "plan": "wardwise-hospital.day.json",
+        "journal": "wardwise-hospital.journal.jsonl", "report": "wardwise.html",
+    }  # fmt: skip
+    files = {what: out_dir / name for what, name in names.items()}
+    for path in files.values():
+        require_writable(path)
+    instance = generate_hospital(
+        num_robots=DEMO_ROBOTS, start_h=DEMO_START_H, dynamic=True, transfers=True, seed=seed
+    )
+    known = known_part(instance)
+    num_dynamic = len(instance.requests) - len(known.requests)
+    talk.print(
+        f"A hospital with 24 wards on 5 floors and {len(instance.robots)} robots, 06:00 to 12:00: "
+        f"{len(known.requests)} requests are known, {num_dynamic} will be called in"
+    )
+    write_json(instance, files["instance"])
+    files["journal"].unlink(missing_ok=True)
+    task = Task(DEMO_METHOD, Objective.COST, time_limit, None, seed)
+    first_plan = search(known, task)
+    compile_first(warm_up)
+    line = DayLine()
+    with live(line):
+        day = replay_day(
+            instance, policy=Policy(protection=(0, 0, 1)), seed=seed, first_plan=first_plan,
+            reoptimisation=Reoptimisation(max_iterations=500, stability=0.05),
+            journal=Journal(files["journal"]), on_event=line.update,
+        )  # fmt: skip
+    write_plan(day.plan, files["plan"])
+    write_live_report(day, files["report"], start_h=DEMO_START_H)
+    code = _tell(day, as_json=False, written={what: str(path) for what, path in files.items()})
+    out.print(f"\nOpen {files['report']} in a browser.")
+    out.print("Next: wardwise generate --dynamic --wards 40 --output big.json")
+    out.print("      wardwise dispatch big.json --report big.html --start-h 6")
+    return code
 
 
 @dataclass

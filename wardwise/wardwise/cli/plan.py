@@ -1,4 +1,4 @@
-"""Commands of plans made in advance: plan, check, generate, demo, schema."""
+"""Commands of plans made in advance: plan, check, generate, schema."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from wardwise.cli.common import (
     AsJson,
     InputFile,
     MaxIterations,
+    ReportFile,
     ReportStart,
     Seed,
     StartHour,
@@ -20,7 +21,6 @@ from wardwise.cli.common import (
     out,
     require_writable,
     search,
-    talk,
     tell,
 )
 from wardwise.fleet.check import check
@@ -28,8 +28,6 @@ from wardwise.fleet.solvers import METHODS, Objective
 from wardwise.generate import generate_hospital
 from wardwise.io import json_schema, read_instance, read_plan, write_json, write_plan
 from wardwise.report import write_report
-
-DEMO_START_H = 6.0
 
 
 def plan(
@@ -44,7 +42,7 @@ def plan(
     output: Annotated[
         Path | None, typer.Option(help="Plan to write; none: FILE's name with .plan.json, here.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
+    report: ReportFile = None,
     start_h: ReportStart = None,
     as_json: AsJson = False,
 ) -> int:
@@ -81,8 +79,10 @@ def generate(
     robots: Annotated[
         int | None, typer.Option(min=1, max=200, help="None: 5 for every 12 wards.")
     ] = None,
-    start_h: StartHour = DEMO_START_H,
+    start_h: StartHour = 6.0,
     hours: Annotated[float, typer.Option(min=1, max=24, help="Length of the horizon.")] = 6.0,
+    dynamic: Annotated[bool, typer.Option(help="Requests are called in during the day.")] = False,
+    transfers: Annotated[bool, typer.Option(help="Loads from ward to ward, too.")] = False,
     seed: Seed = 1,
     output: Annotated[
         Path | None, typer.Option(help="Instance to write; none: its name with .json, here.")
@@ -96,6 +96,8 @@ def generate(
         start_h=start_h,
         hours=hours,
         seed=seed,
+        dynamic=dynamic,
+        transfers=transfers,
     )
     target = output or Path(f"{instance.name}.json")
     require_writable(target)
@@ -104,38 +106,6 @@ def generate(
         f"{target}: {floors} floors, {wards} wards, {len(instance.robots)} robots, "
         f"{len(instance.requests)} requests"
     )
-
-
-def demo(
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("out"),
-    time_limit: TimeLimit = 20.0,
-    seed: Seed = 1,
-) -> int:
-    """Generate a hospital, plan its morning, check the plan, and write a report."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    files = {
-        "instance": out_dir / "wardwise-hospital.json",
-        "plan": out_dir / "wardwise-hospital.plan.json",
-        "report": out_dir / "wardwise.html",
-    }
-    for path in files.values():
-        require_writable(path)
-    instance = generate_hospital(start_h=DEMO_START_H, seed=seed)
-    talk.print(
-        f"A hospital with 24 wards on 5 floors, {len(instance.robots)} robots and "
-        f"{len(instance.requests)} requests from 06:00 to 12:00"
-    )
-    found = search(instance, Task("ruin", Objective.COST, time_limit, None, seed))
-    verdict = check(instance, found)
-    write_json(instance, files["instance"])
-    write_plan(found, files["plan"])
-    write_report(instance, found, verdict, files["report"], start_h=DEMO_START_H)
-    written = {name: str(path) for name, path in files.items()}
-    code = tell(instance, found, verdict, as_json=False, written=written)
-    out.print(f"\nOpen {files['report']} in a browser.")
-    out.print("Next: wardwise generate --wards 40 --output big.json")
-    out.print("      wardwise plan big.json --report big.html --start-h 6")
-    return code
 
 
 def schema(

@@ -1,0 +1,147 @@
+"""The command that sizes a fleet."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from wardwise.cli.common import (
+    AsJson,
+    InputFile,
+    ReportFile,
+    Seed,
+    compile_first,
+    interruptible,
+    out,
+    require_writable,
+    talk,
+)
+from wardwise.fleet.sizing import days_of, size
+from wardwise.fleet.sizing.size import PROTECTION, SPARES
+from wardwise.io import read_instance
+from wardwise.report.sizing import write_sizing_report
+
+if TYPE_CHECKING:
+    from wardwise.fleet.sizing import Interval, Outcome, Sizing
+
+Days = Annotated[int, typer.Option(min=2, help="Days to simulate.")]
+Spares = Annotated[str, typer.Option(help="Numbers of spare robots to try.")]
+Levels = Annotated[
+    str, typer.Option(help="Spares kept back from urgent:routine requests, pairs to try.")
+]
+Degree = Annotated[
+    float | None, typer.Option(min=0, max=100, help="Draw releases anew at this per cent dynamic.")
+]
+MaxDenial = Annotated[
+    str | None, typer.Option(help="Service level: most denials of a class, as in stat=1,urgent=5.")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; none: one a core.")]
+RayAddress = Annotated[str | None, typer.Option("--ray", help="Ray cluster, or local.")]
+SPARES_TEXT = ",".join(map(str, SPARES))
+PROTECTION_TEXT = ",".join(f"{urgent}:{routine}" for urgent, routine in PROTECTION)
+CLASSES = {"stat": 1, "urgent": 2, "routine": 3}
+
+
+def size_command(
+    file: InputFile,
+    days: Days = 200,
+    spares: Spares = SPARES_TEXT,
+    protection: Levels = PROTECTION_TEXT,
+    degree: Degree = None,
+    max_denial: MaxDenial = None,
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    ray_address: RayAddress = None,
+    report: ReportFile = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say how many robots to own for days like FILE, and how many to keep back as spares."""
+    require_writable(report)
+    counts = [_whole("--spares", word) for word in spares.split(",")]
+    levels = [_pair(word) for word in protection.split(",")]
+    limits = _limits(max_denial)
+    instance = read_instance(file)
+    compile_first()
+    source = days_of(instance, degree=None if degree is None else degree / 100, seed=seed)
+    columns = (
+        TextColumn("simulating days"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with interruptible(), Progress(*columns, console=talk, transient=True) as bar:
+        task = bar.add_task("days", total=days)
+        found = size(
+            source, days=days, seed=seed, spares=counts, protection=levels, max_denial=limits,
+            jobs=jobs, ray_address=ray_address,
+            on_progress=lambda done, _: bar.update(task, completed=done),
+        )  # fmt: skip
+    written = {}
+    if report:
+        write_sizing_report(found, report)
+        written["report"] = str(report)
+    if as_json:
+        document = {**asdict(found), "advice": found.advice(), "written": written}
+        print(json.dumps(document, indent=2))
+    else:
+        out.print(_table(found))
+        for line in found.advice():
+            print(line)
+        for name, path in written.items():
+            print(f"{name}: {path}")
+    return 0 if found.is_met else 1
+
+
+def _table(found: Sizing) -> Table:
+    title = f"{found.name}: {found.num_days} days; cost and denials, mean and 95 % interval"
+    table = Table(title=Text(title), title_justify="left")
+    for name in ("robots", "spare", "kept back", "cost a day", "stat %", "urgent %", "routine %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for index, outcome in enumerate(found.outcomes):
+        style = "bold" if index == found.recommended else ""
+        table.add_row(*_cells(outcome), style=style)
+    return table
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    _, urgent, routine = outcome.protection
+    return (
+        f"{outcome.num_robots}",
+        f"{outcome.num_spares}",
+        f"{urgent}, {routine}",
+        f"{outcome.cost_owned.mean:,.0f} ± {_half(outcome.cost_owned):,.0f}",
+        *(f"{100 * share.mean:.1f} ± {100 * _half(share):.1f}" for share in outcome.denied),
+    )
+
+
+def _half(interval: Interval) -> float:
+    return (interval.high - interval.low) / 2
+
+
+def _whole(option: str, word: str) -> int:
+    if not word.strip().isdigit():
+        raise ValueError(f"{option}: expected whole numbers as in 0,1,2, got {word!r}")
+    return int(word)
+
+
+def _pair(word: str) -> tuple[int, int]:
+    urgent, colon, routine = word.partition(":")
+    if not colon:
+        raise ValueError(f"--protection: expected pairs as in 0:0,0:1,1:2, got {word!r}")
+    return _whole("--protection", urgent), _whole("--protection", routine)
+
+
+def _limits(text: str | None) -> dict[int, float]:
+    """Largest shares of denials by class, from per cents."""
+    limits = {}
+    for word in text.split(",") if text else ():
+        name, _, percent = word.partition("=")
+        if name.strip() not in CLASSES or not percent.replace(".", "", 1).isdigit():
+            raise ValueError(
+                f"--max-denial: expected per cents as in stat=1,urgent=5, got {word!r}"
+            )
+        limits[CLASSES[name.strip()]] = float(percent) / 100
+    return limits
