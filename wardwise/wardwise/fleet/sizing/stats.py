@@ -3,7 +3,7 @@
 Days are independent of each other; requests of one day are not. All intervals
 therefore count days: Student's t for means and for differences of one day's outcomes,
 and t on the linearised ratio for shares of requests (Cochran, "Sampling Techniques",
-section 6.4). Where no request at all or every single one has a property, no variance
+chapter 6). Where no request at all or every single one has a property, no variance
 can be seen; then Wilson's interval for independent requests stands in.
 """
 
