@@ -1,4 +1,4 @@
-"""How many robots should a small hospital own, and how many keep back?"""
+"""How many robots a small hospital should own, and how many of them keep back."""
 
 from wardwise.fleet.sizing import HospitalDays, size
 
