@@ -94,7 +94,7 @@ def test_a_search_has_room_for_a_trip_per_request(kind):
     dispatcher = planned([replace(request, id=id_) for id_ in ids])
     room = []
 
-    def look(packed, chains, rng, iterations):
+    def look(packed, chains, rng, iterations, freedom):
         room.append(chains.node.shape[1])
 
     dispatcher.reoptimise(0.0, np.random.default_rng(0), improver=look)

@@ -19,7 +19,9 @@ from wardwise.fleet.dispatch import (
     Rule,
     Status,
     Submit,
+    relocate,
 )
+from wardwise.fleet.dispatch.improve import improve_open
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot
 from wardwise.fleet.solvers import solve
 
@@ -220,8 +222,10 @@ def require_honest_remedy(dispatcher, request, now_s, quote):
 def happen(rng, dispatcher, event):
     """Let an event happen, asking first where it is a request; returns what came of it."""
     if isinstance(event, Advance) and rng.random() < 0.5:
-        stability = float(rng.choice([0, 5]))
-        dispatcher.reoptimise(event.now_s, rng, max_iterations=20, stability=stability)
+        stability, improver = float(rng.choice([0, 5])), rng.choice([relocate, improve_open])
+        dispatcher.reoptimise(
+            event.now_s, rng, max_iterations=20, stability=stability, improver=improver
+        )
         return dispatcher.last
     if not isinstance(event, Submit):
         return dispatcher.handle(event)

@@ -97,7 +97,7 @@ class Day:
         self.state.release_promise(node)
         decisions = decide(Case(self.state, self.policy, node, self.now_s, is_new))
         for decision in decisions:
-            self._settle(decision)
+            self.settle(decision)
         return list(decisions)
 
     def place_all(self, nodes: Iterable[int], new: Iterable[int] = ()) -> list[Decision]:
@@ -168,7 +168,8 @@ class Day:
         """Cost of the day as planned now; what is pending counts nothing yet."""
         return float(self.state.chains.price.sum()) - self.undriven_cost + self._denied_cost
 
-    def _settle(self, decision: Decision) -> None:
+    def settle(self, decision: Decision) -> None:
+        """Enter an answer."""
         id_, status = decision.request, decision.status
         node = self.state.nodes[id_]
         self.decisions[id_] = decision

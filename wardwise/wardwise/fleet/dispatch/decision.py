@@ -43,6 +43,7 @@ _DEEDS = {
     Rule.SPARE: "opens spare",
     Rule.SQUEEZE: "joins, making lower classes late,",
     Rule.EJECT: "takes the place of another on",
+    Rule.HOLD: "was held and joins",
 }
 
 

@@ -340,7 +340,7 @@ class Dispatcher:
             case Return():
                 return_to_service(day, day.robots[event.robot])
             case Reoptimise():
-                adopt(day, event.routes)
+                return adopt(day, event.routes), None
             case Advance():
                 pass
         return [], None

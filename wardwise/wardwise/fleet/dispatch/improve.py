@@ -15,6 +15,7 @@ from wardwise.fleet.search.ruin_kernels import Strings, anneal, keep
 if TYPE_CHECKING:
     from numpy.random import Generator
 
+    from wardwise.fleet.dispatch.reoptimise import Freedom
     from wardwise.fleet.search.chains import Chains
     from wardwise.fleet.search.packed import Packed
 
@@ -24,17 +25,22 @@ START, END, STEPS = 0.3, 0.01, 20
 NEVER = 1e12
 
 
-def improve_open(packed: Packed, chains: Chains, rng: Generator, iterations: int) -> None:
-    """Take out and put back the requests that are still open; spares stay at home."""
+def improve_open(
+    packed: Packed, chains: Chains, rng: Generator, iterations: int, freedom: Freedom
+) -> None:
+    """Take out and put back the requests that are still open, with those that are pending."""
     accepted = np.flatnonzero((chains.owner >= 0) & ~packed.is_pickup)
-    requests = open_requests(packed, chains)
+    pending = freedom.pending
+    requests = np.concatenate([open_requests(packed, chains), pending])
     if len(requests) < 2:
         return
     work = make_work(packed, chains, rng, requests)
     work.is_closed[:] = chains.length == 2
+    work.is_closed[freedom.spares] = False
     work.penalty[:] = NEVER
-    cost = float(chains.price.sum())
-    state = np.array([cost, cost, 0.0, 0.0])
+    work.penalty[pending] = packed.denial_price[pending]
+    cost = float(chains.price.sum() + work.penalty[pending].sum())
+    state = np.array([cost, cost, len(pending), len(pending)], dtype=np.float64)
     keep(chains, work)
     scale = packed.metre_price * float(chains.leg.sum()) / max(1, len(accepted))
     for step, count in enumerate(np.diff(np.linspace(0, iterations, STEPS + 1).astype(int))):

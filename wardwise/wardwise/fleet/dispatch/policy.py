@@ -24,7 +24,8 @@ class Policy:
     may_eject
         Rule D4: a stat request may push out a request of a lower class.
     may_hold
-        Rule D5: what cannot be placed now is answered "pending" and tried again.
+        Rule D5: what cannot be placed now is answered "pending" and tried again, and
+        may find a place by re-optimisation.
     """
 
     protection: tuple[int, int, int] = (0, 0, 0)

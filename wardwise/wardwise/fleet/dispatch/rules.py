@@ -132,10 +132,10 @@ def _place_ejected(case: Case) -> Decision:
 
 def _turn_down(case: Case, others: list[Alternative]) -> Decision:
     """D5 where something may still change, else D6."""
-    if case.is_new and case.price_from_depot() == np.inf:
-        return _refusal(case, Status.UNSERVABLE, Rule.DENY, others)
     if case.policy.may_hold and case.now_s < last_moment_s(case):
         return _refusal(case, Status.PENDING, Rule.HOLD, others)
+    if case.is_new and case.price_from_depot() == np.inf:
+        return _refusal(case, Status.UNSERVABLE, Rule.DENY, others)
     return _denied(case, others)
 
 

@@ -178,10 +178,14 @@ class State:
         """Robots that have, had or will have a trip; those out of order among them."""
         return self.chains.length > 2
 
-    def num_spares(self, now_s: float) -> int:
+    def spares(self, now_s: float) -> Ints:
         """Robots that stand at the depot unused and can still leave."""
         is_spare = (self.chains.length == 2) & (self.packed.capacity >= 0)
-        return int(np.count_nonzero(is_spare & (self.packed.end > now_s)))
+        return np.flatnonzero(is_spare & (self.packed.end > now_s))
+
+    def num_spares(self, now_s: float) -> int:
+        """How many spares there are."""
+        return len(self.spares(now_s))
 
     def put(self, node: int, robot: int, position: int, drop: int, opens: bool) -> float:
         """Insert a request and promise the new starts; returns the change of the chain's price."""
@@ -280,9 +284,9 @@ class State:
             packed.twin[robot] = last_of_kind.get(kind, NOBODY)
             last_of_kind[kind] = robot
 
-    def roomy_chains(self) -> Chains:
-        """Copy in which all stops fit on one robot, each on a trip of its own."""
-        width = 2 * int(self.chains.length.sum())
+    def roomy_chains(self, num_more: int) -> Chains:
+        """Copy in which all stops, and more requests, fit on one robot, each on its own trip."""
+        width = 2 * int(self.chains.length.sum()) + MOST_ADDED * num_more
         return Chains._make(array.copy() for array in _wide(self.chains, len(self.priority), width))
 
     def _grow_nodes(self) -> None:
