@@ -80,12 +80,17 @@ def test_generate_writes_an_instance_that_reads_back(run, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_demo_writes_three_files_and_says_what_next(run, tmp_path: Path):
-    """The demo plans a feasible morning and ends with what to open."""
+def test_demo_writes_four_files_and_says_what_next(run, tmp_path: Path):
+    """The demo lives through a feasible morning and ends with what to open."""
     done = run("demo", "--out", "d", "--time-limit", "1", "--seed", "1")
     assert done.code == 0
     names = {file.name for file in (tmp_path / "d").iterdir()}
-    assert names == {"wardwise.html", "wardwise-hospital.json", "wardwise-hospital.plan.json"}
+    assert names == {
+        "wardwise.html",
+        "wardwise-hospital.json",
+        "wardwise-hospital.day.json",
+        "wardwise-hospital.journal.jsonl",
+    }
     assert "Open d/wardwise.html" in done.out
     assert "Next: wardwise generate" in done.out
 

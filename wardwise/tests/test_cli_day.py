@@ -82,3 +82,49 @@ def test_bad_options_get_one_line(run, arguments: list[str], message: str):
     assert done.code == 2
     assert message in done.err.strip().splitlines()[-1]
     assert done.out == ""
+
+
+def test_size_recommends_a_fleet(run, tmp_path: Path):
+    """The table, the advice in words, the page, and the same as JSON."""
+    options = ("--days", "6", "--spares", "0,1", "--protection", "0:0,0:1", "--degree", "60")
+    done = run("size", "small.txt", *options, "--jobs", "1", "--report", "size.html")
+    assert done.code == 0, done.err
+    assert "Own " in done.out
+    assert "routine" in done.out
+    assert "<svg" in (tmp_path / "size.html").read_text()
+    answer = json.loads(run("size", "small.txt", *options, "--jobs", "1", "--json").out)
+    # Nobody to keep back without spares: one fleet without, two with one spare.
+    assert len(answer["outcomes"]) == 3
+    assert answer["num_days"] == 6
+
+
+def test_size_ends_with_1_when_no_fleet_keeps_the_service_level(run, tmp_path: Path):
+    """Two requests at once on opposite sides, due at once: one robot must deny one of them."""
+    (tmp_path / "tight.txt").write_text(
+        "TIGHT\n\nVEHICLE\nNUMBER CAPACITY\n2 10\n\nCUSTOMER\n"
+        "CUST NO. XCOORD. YCOORD. DEMAND READY TIME DUE DATE SERVICE TIME AVAIL. TIME\n"
+        "0 0 0 0 0 200 0 0\n1 50 0 1 60 61 5 5\n2 -50 0 1 60 61 5 5\n"
+    )
+    done = run(
+        "size", "tight.txt", "--days", "4", "--spares", "1", "--protection", "0:0",
+        "--max-denial", "stat=1,urgent=1,routine=1", "--jobs", "1",
+    )  # fmt: skip
+    assert done.code == 1
+    assert "No fleet tried keeps to the service level" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--spares", "x"], "--spares: expected whole numbers as in 0,1,2"),
+        (["--protection", "0,1"], "--protection: expected pairs as in 0:0,0:1,1:2"),
+        (["--protection", "2:1"], "protection: expected 0 or more for urgent and no fewer"),
+        (["--max-denial", "stat"], "--max-denial: expected per cents as in stat=1,urgent=5"),
+        (["--days", "1"], "--days"),
+    ],
+)
+def test_bad_sizing_options_get_one_line(run, arguments: list[str], message: str):
+    """Exit code 2 and one line that names the option."""
+    done = run("size", "small.txt", "--jobs", "1", *arguments)
+    assert done.code == 2
+    assert message in done.err.strip().splitlines()[-1]
