@@ -147,7 +147,7 @@ def test_without_disturbances_pending_requests_are_retried_as_in_a_replay(hospit
 def test_laws_hold_on_days_on_which_everything_goes_wrong(hospital, tmp_path, first):
     """Accepted by the referee, believed as it was, the same again from the journal."""
     instance, plan = hospital
-    num_days = 12 if first == 0 else 80
+    num_days = 12 if first == 0 else 50
     for seed in range(first, first + num_days):
         day, believed = live(instance, plan, tmp_path / f"{seed}.jsonl", **random_settings(seed))
         require_sound(day)
