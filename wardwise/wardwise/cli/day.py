@@ -99,9 +99,8 @@ def dispatch(
     target = output or Path(f"{file.stem}.day.json")
     for path in (target, report, journal):
         require_writable(path)
-    instance = read_instance(file)
-    rules = {"may_squeeze": squeeze, "may_eject": eject, "may_hold": hold}
-    policy = Policy(protection=_protection(protection), **rules)
+    instance, levels = read_instance(file), _protection(protection)
+    policy = Policy(protection=levels, may_squeeze=squeeze, may_eject=eject, may_hold=hold)
     kept = None if journal is None else Journal(journal, fsync=_fsync(fsync))
     task = Task(method, Objective.COST, time_limit, max_iterations, seed)
     first_plan = read_plan(plan_file) if plan_file else search(known_part(instance), task)
