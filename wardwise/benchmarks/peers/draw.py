@@ -19,12 +19,14 @@ Lines = dict[str, dict[float, float]]  # solver: budget in seconds: value
 
 
 class Panel(NamedTuple):
-    """One chart: a line for each solver, budgets on a log axis."""
+    """One chart: a line for each solver, budgets on a log axis unless said otherwise."""
 
     title: str
     unit: str
     lines: Lines
     is_log: bool
+    x_label: str = "CPU seconds of one thread"
+    is_log_x: bool = True
 
 
 def write_figure(path: Path, panels: list[Panel]) -> None:
@@ -50,13 +52,13 @@ def _chart(panel: Panel, colour: Mapping[str, str]) -> list[str]:
     budgets = sorted({budget for line in panel.lines.values() for budget in line})
     values = [value for line in panel.lines.values() for value in line.values()]
     ticks = _ticks(values, is_log=panel.is_log)
-    x = _scale(budgets[0], budgets[-1], LEFT, WIDTH - RIGHT, is_log=True)
+    x = _scale(budgets[0], budgets[-1], LEFT, WIDTH - RIGHT, is_log=panel.is_log_x)
     y = _scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP, is_log=panel.is_log)
     floor = ticks[0]
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts = [
         _text(LEFT, 16, panel.title, more='font-weight="600"'),
-        _text(middle, HEIGHT - 8, "CPU seconds of one thread", more=MIDDLE),
+        _text(middle, HEIGHT - 8, panel.x_label, more=MIDDLE),
     ]
     for tick in ticks:
         parts += [
