@@ -115,7 +115,7 @@ def test_same_seed_gives_the_same_plan(method: str) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("method", ["ruin", "pyvrp"])
+@pytest.mark.parametrize("method", ["ruin", "tabu", "pyvrp"])
 def test_tiny_instances_are_solved_to_the_optimum(method: str, objective: str) -> None:
     """Five requests, one or two robots: the optimum comes from plain enumeration."""
     for seed, num_robots in ((0, 1), (1, 2), (2, 2)):
@@ -140,7 +140,7 @@ def test_more_work_is_never_worse(objective: str) -> None:
     """The search starts from the best construction and PyVRP falls back to it."""
     instance = hospital(4, num_requests=25, num_robots=3)
     start = solve(instance, method="insertion", objective=objective)
-    for method in ("ruin", "pyvrp"):
+    for method in ("ruin", "tabu", "pyvrp"):
         plan = solve(instance, method=method, objective=objective, max_iterations=100)
         assert score(instance, plan, objective) <= score(instance, start, objective)
 
@@ -238,7 +238,7 @@ def test_legs_without_a_way_are_not_driven() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "magic"}, "method: expected one of ruin, insertion, pyvrp, got 'magic'"),
+        ({"method": "magic"}, "method: expected one of ruin, tabu, insertion, pyvrp, got 'magic'"),
         ({"objective": "time"}, "objective: expected one of hierarchical, distance, cost"),
         ({"time_limit": -1.0}, "time_limit: expected seconds of at least 0, got -1.0"),
         ({"time_limit": float("nan")}, "time_limit: expected seconds of at least 0, got nan"),

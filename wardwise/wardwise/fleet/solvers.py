@@ -21,6 +21,7 @@ from wardwise.fleet.schedule import schedule
 from wardwise.fleet.search.construct import insertion
 from wardwise.fleet.search.packed import Objective, Packed, pack
 from wardwise.fleet.search.ruin import ruin
+from wardwise.fleet.search.tabu import rehearse, tabu
 from wardwise.fleet.search.watch import Progress, Watch
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ __all__ = ["METHODS", "Objective", "Progress", "solve", "warm_up"]
 
 Method = Callable[[Packed, Generator, Watch], None]
 
-METHODS: dict[str, Method] = {"ruin": ruin, "insertion": insertion, "pyvrp": run_pyvrp}
+METHODS: dict[str, Method] = {
+    "ruin": ruin,
+    "tabu": tabu,
+    "insertion": insertion,
+    "pyvrp": run_pyvrp,
+}
 
 
 def solve(
@@ -51,8 +57,9 @@ def solve(
     instance
         What has to be carried, and by whom.
     method
-        ``ruin``: ruin and recreate; ``insertion``: constructions only, milliseconds;
-        ``pyvrp``: the PyVRP solver (extra ``pyvrp``).
+        ``ruin``: ruin and recreate; ``tabu``: tabu search, without transfers;
+        ``insertion``: constructions only, milliseconds; ``pyvrp``: the PyVRP solver
+        (extra ``pyvrp``).
     objective
         ``hierarchical``: fewest robots, then distance; ``distance``; ``cost``: money
         of `Costs`. The first two deny a request only if no insertion is feasible.
@@ -79,7 +86,7 @@ def solve(
         On Ctrl-C before there is a plan.
     """
     _require_arguments(method, objective, time_limit, max_iterations, seed)
-    warm_up()
+    warm_up(method)
     packed = pack(instance, Objective(objective))
 
     def report(fleet: Fleet, elapsed_s: float, iteration: int) -> None:
@@ -97,8 +104,8 @@ def solve(
 
 
 @cache
-def warm_up() -> None:
-    """Compile the kernels, or load them from disk; seconds the first time, then none.
+def warm_up(method: str = "ruin") -> None:
+    """Compile the kernels of a method, or load them from disk; seconds the first time, then none.
 
     `solve` calls this before its clock starts. Programs call it first to tell
     their user what the wait is for.
@@ -107,15 +114,17 @@ def warm_up() -> None:
         name="tiny",
         places=(Place(id="depot"), Place(id="ward")),
         requests=tuple(
-            Request(id=f"{kind}", place="ward", kind=kind, due_s=9.0, load=1.0)
-            for kind in (Kind.COLLECT, Kind.DELIVER)
+            Request(id=str(k), place="ward", kind=kind, due_s=9.0, load=1.0, tolerance_s=1.0)
+            for k, kind in enumerate((Kind.COLLECT, Kind.COLLECT, Kind.DELIVER))
         ),
-        robots=(Robot(id="1", capacity=1.0, end_s=9.0), Robot(id="2", capacity=1.0, end_s=9.0)),
+        robots=tuple(Robot(id=str(k), capacity=1.0, end_s=9.0, max_trips=1) for k in range(2)),
         travel_s=np.ones((2, 2)) - np.eye(2),
         distance_m=np.ones((2, 2)) - np.eye(2),
     )
-    watch = Watch(time_limit=60.0, max_iterations=2, on_improvement=lambda *_: None)
-    ruin(pack(tiny, Objective.HIERARCHICAL), np.random.default_rng(0), watch)
+    for objective in (Objective.HIERARCHICAL, Objective.COST):
+        watch = Watch(time_limit=60.0, max_iterations=12, on_improvement=lambda *_: None)
+        search = rehearse if method == "tabu" else ruin
+        search(pack(tiny, objective), np.random.default_rng(0), watch)
 
 
 def _require_arguments(

@@ -8,17 +8,25 @@ evaluated as a handful of joins.
 
 Time warp is the time one would have to travel back to be in time everywhere: a
 measure of infeasibility for a search, not the delay that a plan reports.
+
+`weigh` sums up a chain of trips by joins alone; tests hold the compiled sums of the
+tabu search to it bit for bit.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from wardwise.fleet.problem import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wardwise.fleet.problem import Request
+    from wardwise.fleet.search.packed import Packed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,4 +98,49 @@ def concatenate(first: Segment, second: Segment, travel_s: float) -> Segment:
         collect_load=first.collect_load + second.collect_load,
         # While in `first` the goods for `second` are on board, and later those from `first`.
         peak_load=max(first.peak_load + second.deliver_load, first.collect_load + second.peak_load),
+    )
+
+
+def weigh(packed: Packed, robot: int, chain: Sequence[int]) -> tuple[float, float, float]:
+    """Distance, overload over all trips, and time warp of a chain of one robot.
+
+    Parameters
+    ----------
+    chain
+        Nodes from depot to depot, no transfers; ``[0, 0]`` for a robot that stays at
+        home. Windows close at `due`, tolerated lateness counts as time warp.
+    """
+    if len(chain) == 2:
+        return 0.0, 0.0, 0.0
+    start, end = float(packed.start[robot]), float(packed.end[robot])
+    depot = Segment(duration_s=packed.reload, time_warp_s=0.0, earliest_s=0.0, latest_s=end)
+    whole = Segment(duration_s=0.0, time_warp_s=0.0, earliest_s=start, latest_s=end)
+    trip, distance, overload = EMPTY, 0.0, 0.0
+    for here, there in pairwise(chain):
+        leg = packed.place[here], packed.place[there]
+        distance += float(packed.distance[leg])
+        stop = _stop(packed, there) if there else depot
+        whole = concatenate(whole, stop, float(packed.travel[leg]))
+        if there:
+            trip = concatenate(trip, stop, 0.0)
+        else:
+            overload += max(trip.peak_load - float(packed.capacity[robot]), 0.0)
+            trip = EMPTY
+    return distance, overload, whole.time_warp_s
+
+
+EMPTY = Segment(duration_s=0.0, time_warp_s=0.0, earliest_s=0.0, latest_s=math.inf)
+"""A trip before its first stop."""
+
+
+def _stop(packed: Packed, node: int) -> Segment:
+    earliest, load = float(packed.earliest[node]), float(packed.load[node])
+    return Segment(
+        duration_s=float(packed.service[node]),
+        time_warp_s=0.0,
+        earliest_s=earliest,
+        latest_s=max(float(packed.due[node]), earliest),
+        deliver_load=float(packed.at_depot[node]),
+        collect_load=load - float(packed.at_depot[node]),
+        peak_load=load,
     )
