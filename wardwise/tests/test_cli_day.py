@@ -128,3 +128,22 @@ def test_bad_sizing_options_get_one_line(run, arguments: list[str], message: str
     done = run("size", "small.txt", "--jobs", "1", *arguments)
     assert done.code == 2
     assert message in done.err.strip().splitlines()[-1]
+
+
+def test_simulate_prints_intervals(run):
+    """Two days with noise, breakdowns, cancellations; the same as JSON, without infinity."""
+    options = ("--days", "2", "--jobs", "1", "--failure-h", "0.05", "--cancelled", "20")
+    done = run("simulate", "small.txt", *options)
+    assert done.code == 0, done.err
+    assert "stat on time" in done.out
+    assert "breakdowns" in done.out
+    answer = json.loads(run("simulate", "small.txt", "--days", "2", "--jobs", "1", "--json").out)
+    assert len(answer["days"]) == 2
+    assert answer["disturbances"]["driving_s_per_failure"] is None
+
+
+def test_simulate_needs_a_building_for_elevators(run):
+    """A Solomon file has none: one line says so."""
+    done = run("simulate", "small.txt", "--elevators", "--days", "2", "--jobs", "1")
+    assert done.code == 2
+    assert "site" in done.err.strip().splitlines()[-1]

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from wardwise import __version__
-from wardwise.cli import day, plan, sizing
+from wardwise.cli import day, plan, sizing, twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +67,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "dispatch": day.dispatch,
     "lackner": day.lackner,
     "size": sizing.size_command,
+    "simulate": twin.simulate_command,
 }
 for _name, _function in COMMANDS.items():
     app.command(_name)(_function)

@@ -48,6 +48,10 @@ ReportStart = Annotated[
     float | None, typer.Option(min=0, max=23, help="Hour of the day at second 0, for --report.")
 ]
 
+Protection = Annotated[
+    str, typer.Option(help="Spares that stat, urgent, routine requests may not use.")
+]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -184,3 +188,12 @@ def require_writable(path: Path | None) -> None:
         raise ValueError(f"{path}: no folder is called {str(path.parent)!r}")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{path}: the folder cannot be written to")
+
+
+def protection_of(text: str) -> tuple[int, int, int]:
+    """Three whole numbers from an option."""
+    words = text.split(",")
+    if len(words) != 3 or not all(word.strip().isdigit() for word in words):
+        raise ValueError(f"--protection: expected three whole numbers as in 0,1,2, got {text!r}")
+    stat, urgent, routine = (int(word) for word in words)
+    return stat, urgent, routine

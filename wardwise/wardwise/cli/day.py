@@ -16,6 +16,7 @@ from wardwise.cli.common import (
     AsJson,
     InputFile,
     MaxIterations,
+    Protection,
     ReportFile,
     ReportStart,
     Seed,
@@ -24,6 +25,7 @@ from wardwise.cli.common import (
     compile_first,
     live,
     out,
+    protection_of,
     require_writable,
     search,
     talk,
@@ -52,9 +54,6 @@ KnownPlan = Annotated[
     Path | None, typer.Option("--plan", help="Plan of the known requests; none: made first.")
 ]
 Method = Annotated[str, typer.Option(help=f"Of that plan: {', '.join(METHODS)}.")]
-Protection = Annotated[
-    str, typer.Option(help="Spares that stat, urgent, routine requests may not use.")
-]
 Squeeze = Annotated[bool, typer.Option(help="Rule D3: make lower classes late.")]
 Eject = Annotated[bool, typer.Option(help="Rule D4: push lower classes out.")]
 Hold = Annotated[bool, typer.Option(help="Rule D5: answer 'pending', try again.")]
@@ -99,7 +98,7 @@ def dispatch(
     target = output or Path(f"{file.stem}.day.json")
     for path in (target, report, journal):
         require_writable(path)
-    instance, levels = read_instance(file), _protection(protection)
+    instance, levels = read_instance(file), protection_of(protection)
     policy = Policy(protection=levels, may_squeeze=squeeze, may_eject=eject, may_hold=hold)
     kept = None if journal is None else Journal(journal, fsync=_fsync(fsync))
     task = Task(method, Objective.COST, time_limit, max_iterations, seed)
@@ -224,15 +223,6 @@ class DayLine:
         """Text of the line now."""
         line = f"request {self.number} of {self.total}   {self.denied} denied   {self.last}"
         return Text(line, no_wrap=True, overflow="ellipsis")
-
-
-def _protection(text: str) -> tuple[int, int, int]:
-    """Three whole numbers from an option."""
-    words = text.split(",")
-    if len(words) != 3 or not all(word.strip().isdigit() for word in words):
-        raise ValueError(f"--protection: expected three whole numbers as in 0,1,2, got {text!r}")
-    stat, urgent, routine = (int(word) for word in words)
-    return stat, urgent, routine
 
 
 def _fsync(text: str) -> str | float:

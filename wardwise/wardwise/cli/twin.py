@@ -1,0 +1,130 @@
+"""The command that simulates days with random travel, breakdowns and cancellations."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from wardwise.cli.common import (
+    AsJson,
+    InputFile,
+    Protection,
+    Seed,
+    compile_first,
+    interruptible,
+    out,
+    protection_of,
+    talk,
+)
+from wardwise.fleet.dispatch import Policy, warm_up
+from wardwise.fleet.simulate import Disturbances, Law, simulate_days
+from wardwise.io import read_instance
+
+if TYPE_CHECKING:
+    from wardwise.fleet.simulate import Days
+    from wardwise.fleet.sizing import Interval
+
+HOUR_S = 3600.0
+CLASSES = ("stat", "urgent", "routine")
+
+NumDays = Annotated[int, typer.Option("--days", min=2, help="Days to simulate.")]
+LawName = Annotated[Law, typer.Option(help="Distribution of travel and service times.")]
+TravelCv = Annotated[
+    float | None, typer.Option(min=0, max=10, help="Deviation of travel over mean; none: FILE's.")
+]
+ServiceCv = Annotated[float, typer.Option(min=0, max=10, help="The same for service times.")]
+Elevators = Annotated[
+    bool, typer.Option("--elevators", help="Drive through the building and queue for elevators.")
+]
+FailureHours = Annotated[
+    float | None, typer.Option(min=0.01, help="Driving hours between breakdowns; none: never.")
+]
+RepairMinutes = Annotated[float, typer.Option(min=1, help="Mean minutes until a robot is back.")]
+Cancelled = Annotated[
+    float, typer.Option(min=0, help="Share of requests withdrawn in an hour of waiting, per cent.")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; none: one a core.")]
+
+
+def simulate_command(
+    file: InputFile,
+    days: NumDays = 20,
+    law: LawName = Law.GAMMA,
+    travel_cv: TravelCv = None,
+    service_cv: ServiceCv = 0.3,
+    elevators: Elevators = False,
+    failure_h: FailureHours = None,
+    repair_min: RepairMinutes = 30.0,
+    cancelled: Cancelled = 0.0,
+    protection: Protection = "0,0,0",
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    as_json: AsJson = False,
+) -> int:
+    """Live through days of FILE with late robots, breakdowns and requests that are withdrawn."""
+    instance = read_instance(file)
+    policy = Policy(protection=protection_of(protection))
+    # Without variances in FILE there is nothing to take from it.
+    has_own = instance.travel_var_s2 is not None or elevators
+    disturbances = Disturbances(
+        law=law,
+        travel_cv=0.2 if travel_cv is None and not has_own else travel_cv,
+        service_cv=service_cv,
+        uses_elevators=elevators,
+        driving_s_per_failure=math.inf if failure_h is None else failure_h * HOUR_S,
+        repair_s=60 * repair_min,
+        cancels_per_s=-math.log1p(-min(cancelled, 99.9) / 100) / HOUR_S,
+    )
+    compile_first(warm_up)
+    columns = (
+        TextColumn("simulating days"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with interruptible(), Progress(*columns, console=talk, transient=True) as bar:
+        task = bar.add_task("days", total=days)
+        found = simulate_days(
+            instance, num_days=days, policy=policy, disturbances=disturbances, seed=seed, jobs=jobs,
+            on_progress=lambda done, _: bar.update(task, completed=done),
+        )  # fmt: skip
+    if as_json:
+        document = {**asdict(found), "disturbances": _finite(asdict(disturbances))}
+        print(json.dumps(document, indent=2))
+    else:
+        out.print(_table(found, has_site=instance.site is not None))
+    return 0
+
+
+def _finite(fields: dict[str, object]) -> dict[str, object]:
+    """JSON knows no infinity: robots that never fail have null there."""
+    return {k: None if v == math.inf else v for k, v in fields.items()}
+
+
+def _table(found: Days, *, has_site: bool) -> Table:
+    title = f"{found.name}: {len(found.days)} days, mean and 95 % interval"
+    table = Table(title=Text(title), title_justify="left", show_header=False)
+    for name, share in zip(CLASSES, found.on_time, strict=True):
+        table.add_row(f"{name} on time", f"{_text(share, 100, 1)} %")
+    for name, share in zip(CLASSES, found.denied, strict=True):
+        table.add_row(f"{name} denied", f"{_text(share, 100, 1)} %")
+    table.add_row("robots used", _text(found.num_robots, 1, 1))
+    table.add_row("distance", _text(found.distance_m, 1, 0) + (" m" if has_site else ""))
+    table.add_row("late", f"{_text(found.lateness_s, 1 / 60, 1)} min in all")
+    table.add_row("breakdowns", _text(found.num_breakdowns, 1, 1))
+    table.add_row("robots busy", f"{_text(found.utilisation, 100, 0)} %")
+    for door in found.elevators:
+        place = f"{door.elevator}, floor {door.floor}"
+        queue = _text(door.queue_s, 1, 0)
+        table.add_row(place, f"waits {_text(door.wait_s, 1, 0)} s, {queue} s of it for robots")
+    table.add_row("cost", _text(found.cost, 1, 1))
+    return table
+
+
+def _text(value: Interval, scale: float, digits: int) -> str:
+    low, high = scale * value.low, scale * value.high
+    return f"{scale * value.mean:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
