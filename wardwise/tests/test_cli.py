@@ -125,7 +125,7 @@ def test_version_and_help(run):
         ("plan .", "expected a readable file"),
         ("plan empty.txt", "empty.txt: expected some text"),
         ("plan cut.json", "cut.json"),
-        ("plan small.txt --method best", "--method: expected one of ruin, insertion, pyvrp"),
+        ("plan small.txt --method best", "--method: expected one of ruin, tabu, insertion, pyvrp"),
         ("plan small.txt --objective fun", "--objective"),
         ("plan small.txt --time-limit soon", "--time-limit"),
         ("plan small.txt --time-limit -1", "--time-limit"),

@@ -48,7 +48,7 @@ from wardwise.report import summarise
 from wardwise.report.live import write_live_report
 
 # One robot fewer than the day asks for, so that there is something to decide.
-DEMO_START_H, DEMO_METHOD, DEMO_ROBOTS = 6.0, "ruin", 8
+DEMO_START_H, DEMO_METHOD, DEMO_ROBOTS = 6.0, "tabu", 8
 
 KnownPlan = Annotated[
     Path | None, typer.Option("--plan", help="Plan of the known requests; none: made first.")

@@ -228,7 +228,7 @@ class Tabu:
         memory.level[BEST] = chains.price.sum()
         memory.tally[LAST_GAIN] = memory.tally[CLOCK]
         memory.tally[IS_DESCENT] = 0
-        memory.tabu_until[:], memory.aspiration[:], memory.is_dirty[:] = 0, np.inf, True
+        memory.tabu_until[:], memory.is_dirty[:] = 0, True
         memory.is_closed[:] = self._is_fewest & (chains.length == 2)
 
     def _restart(self) -> None:
