@@ -94,7 +94,8 @@ def _ticks(values: list[float], *, is_log: bool) -> list[float]:
         low = math.floor(math.log10(max(0.01, min(values))))
         high = max(low + 1, math.ceil(math.log10(max(highest, 0.01))))
         return [10.0**k for k in range(low, high + 1)]
-    step = max(1, math.ceil(highest / 5))
+    ten = 10 ** max(0, math.floor(math.log10(max(1.0, highest / 5))))
+    step = next(step for step in (ten, 2 * ten, 5 * ten, 10 * ten) if step >= highest / 5)
     lowest = min(0, math.floor(min(values) / step) * step)
     return [float(t) for t in range(lowest, max(lowest + step, math.ceil(highest)) + step, step)]
 
