@@ -21,7 +21,7 @@ pytest.importorskip("pyvrp")
 pytest.importorskip("vroom")
 pytest.importorskip("ortools")
 
-from benchmarks.peers import draw
+from benchmarks.peers import draw, latency
 from benchmarks.peers.committed import price
 from benchmarks.peers.driven import drive
 from benchmarks.peers.open_day import committed_state, open_day
@@ -98,6 +98,21 @@ def test_committed_state_is_the_day_at_its_moment():
         check(dispatcher.instance(), dispatcher.plan()).cost.distance_m
     )
     assert sum(len(route) for route in state.plan) == len(state.requests) - 1
+
+
+@pytest.mark.skipif("WARDWISE_DATA" not in os.environ, reason="needs WARDWISE_DATA")
+def test_latency_counts_every_submit():
+    """Two repetitions over one state with five new requests are ten submits; VROOM is no quicker."""
+    path = Path(os.environ["WARDWISE_DATA"]) / "gehring_homberger" / "r1_2_1.txt"
+    day = open_day(path, num_open=20, num_new=5, seed=1)
+    rows = {row["name"]: row for row in latency.submit_rows({20: [day]}, 2)}
+    assert rows["insertion_20_p99"]["detail"]["submits"] == 10
+    assert sum(rows["insertion_20_p99"]["detail"]["answers"].values()) == 10
+    assert rows["insertion_20_p50"]["value"] <= rows["insertion_20_p99"]["value"]
+    faster = {row["name"]: row for row in latency.resolve_rows([day], 1)}
+    assert len(faster) == len(latency.RESOLVERS)
+    assert all(row["detail"]["peer_feasible"] == 1 for row in faster.values())
+    assert faster["insertion_times_faster_than_vroom"]["value"] > 1
 
 
 def test_figure_on_a_plain_axis_has_its_label(tmp_path):

@@ -2,7 +2,8 @@
 
 The whole call is `Dispatcher.submit` with a journal that is written but not forced to
 the disk, and the explanation in words. The loop is the search for the best place on
-every robot. All sizes, and all solvers, take turns in one run.
+every robot. All sizes, and all solvers, take turns in one run. CPU time stands beside wall time:
+where other work shares the machine, the difference is its.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -53,9 +54,16 @@ RESOLVERS: dict[str, tuple[str, Callable[[State], Answer]]] = {
 }
 
 
+class Taken(NamedTuple):
+    """Seconds of one call, on the wall and of its thread."""
+
+    wall_s: float
+    cpu_s: float
+
+
 def submit_rows(sizes: Mapping[int, Sequence[OpenDay]], repetitions: int) -> Iterator[Row]:
     """Latency of the whole call, by number of open stops."""
-    times: dict[int, list[list[float]]] = {size: [] for size in sizes}
+    times: dict[int, list[list[Taken]]] = {size: [] for size in sizes}
     answers: dict[int, Counter[str]] = {size: Counter() for size in sizes}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(repetitions):
@@ -79,7 +87,7 @@ def submit_rows(sizes: Mapping[int, Sequence[OpenDay]], repetitions: int) -> Ite
 
 def hospital_rows(seeds: Sequence[int], *, num_wards: int = 24) -> Iterator[Row]:
     """Latency over whole days of a hospital: lateness, transfers, deliveries, reloads."""
-    times: list[list[float]] = []
+    times: list[list[Taken]] = []
     num_open: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
@@ -136,7 +144,7 @@ def resolve_rows(days: Sequence[OpenDay], per_day: int) -> Iterator[Row]:
             for k, request in enumerate(day.new[:per_day]):
                 request = _released(request, day.now_s)
                 with Journal(Path(folder) / f"{number}-{k}.jsonl") as journal:
-                    ours.append(_submit(day.dispatcher(journal), request, day.now_s)[0])
+                    ours.append(_submit(day.dispatcher(journal), request, day.now_s)[0].wall_s)
                 state = committed_state(day, request)
                 for name, (_, solver) in RESOLVERS.items():
                     answer = solver(state)
@@ -185,7 +193,7 @@ def _batches(days: Sequence[OpenDay]) -> Iterator[tuple[OpenDay, Sequence[Reques
 
 def _submit_all(
     day: OpenDay, requests: Sequence[Request], folder: Path, answers: Counter[str]
-) -> list[float]:
+) -> list[Taken]:
     """Submit some requests to the day at its moment; returns the seconds of each."""
     path = folder / "journal.jsonl"
     path.unlink(missing_ok=True)
@@ -199,21 +207,26 @@ def _submit_all(
     return times
 
 
-def _submit(dispatcher: Dispatcher, request: Request, now_s: float) -> tuple[float, str]:
-    start = time.perf_counter()
+def _submit(dispatcher: Dispatcher, request: Request, now_s: float) -> tuple[Taken, str]:
+    cpu, wall = time.thread_time(), time.perf_counter()
     decision = dispatcher.submit(request, now_s)
     decision.explain()
-    return time.perf_counter() - start, str(decision.status)
+    taken = Taken(time.perf_counter() - wall, time.thread_time() - cpu)
+    return taken, str(decision.status)
 
 
 def _released(request: Request, now_s: float) -> Request:
     return replace(request, release_s=now_s)
 
 
-def _quantile_rows(name: str, times: Sequence[Sequence[float]], detail: Row) -> Iterator[Row]:
+def _quantile_rows(name: str, times: Sequence[Sequence[Taken]], detail: Row) -> Iterator[Row]:
     """Median and 99th percentile: the median over repetitions of each."""
-    for word, share, goal in (("p50", 0.5, None), ("p99", 0.99, ("<=", SUBMIT_GOAL_MS))):
-        values = [1e3 * float(np.quantile(one, share)) for one in times]
-        pooled = 1e3 * float(np.quantile([t for one in times for t in one], share))
-        more = {**detail, "by_repetition": [round(v, 4) for v in values], "pooled": pooled}
+    parts = (
+        ("p50", 0.5, 0, None),
+        ("p99", 0.99, 0, ("<=", SUBMIT_GOAL_MS)),
+        ("p99_cpu", 0.99, 1, None),
+    )
+    for word, share, clock, goal in parts:
+        values = [1e3 * float(np.quantile([t[clock] for t in one], share)) for one in times]
+        more = {**detail, "by_repetition": [round(value, 4) for value in values]}
         yield row(f"{name}_{word}", median(values), "ms", goal=goal, detail=more)
