@@ -102,7 +102,7 @@ def test_committed_state_is_the_day_at_its_moment():
 
 @pytest.mark.skipif("WARDWISE_DATA" not in os.environ, reason="needs WARDWISE_DATA")
 def test_latency_counts_every_submit():
-    """Two repetitions over one state with five new requests are ten submits; VROOM is no quicker."""
+    """Two repetitions over one state with five requests are ten submits; VROOM is slower."""
     path = Path(os.environ["WARDWISE_DATA"]) / "gehring_homberger" / "r1_2_1.txt"
     day = open_day(path, num_open=20, num_new=5, seed=1)
     rows = {row["name"]: row for row in latency.submit_rows({20: [day]}, 2)}
