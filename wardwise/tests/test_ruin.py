@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from wardwise.fleet.check import check
 from wardwise.fleet.dispatch.improve import improve_open
+from wardwise.fleet.dispatch.reoptimise import Freedom
 from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot
 from wardwise.fleet.search.construct import cheapest_first
 from wardwise.fleet.search.fleet import Fleet
@@ -131,7 +132,9 @@ def test_open_part_is_improved_and_the_rest_is_left_alone() -> None:
     chains.first[:] = np.minimum(1, chains.length - 2)
     before = [chains.node[r, : chains.first[r] + 1].copy() for r in range(4)]
     served, idle, price = chains.owner >= 0, chains.length == 2, chains.price.sum()
-    improve_open(packed, chains, np.random.default_rng(1), 3000)
+    nobody = np.empty(0, dtype=np.int64)
+    freedom = Freedom(pending=nobody, spares=nobody)
+    improve_open(packed, chains, np.random.default_rng(1), 3000, freedom)
     assert all(np.array_equal(b, chains.node[r, : len(b)]) for r, b in enumerate(before))
     assert np.array_equal(chains.owner >= 0, served)
     assert (chains.length[idle] == 2).all()
