@@ -62,7 +62,8 @@ def _drop(packed, chains, weights, robot, u, k, start, room, opens, bound):  # t
         after = max(
             leave + travel[from_place, place[robot, j + 1]], packed.earliest[node[robot, j + 1]]
         )
-        if after > chains.latest[robot, j + 1] or chains.on_board[robot, j + 1] > room:
+        # Its own closing only: by way of the drop its follower may be reached sooner.
+        if after > packed.latest[node[robot, j + 1]] or chains.on_board[robot, j + 1] > room:
             break
         reached += weights.metre * (
             distance[from_place, place[robot, j + 1]] - chains.leg[robot, j]
