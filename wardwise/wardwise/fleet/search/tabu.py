@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wardwise.fleet.search.chains import refresh
+from wardwise.fleet.search.chains import UNSERVED, refresh
 from wardwise.fleet.search.construct import best_start, drop_losses, urgency_order
 from wardwise.fleet.search.fleet import Fleet, is_better
 from wardwise.fleet.search.insertion import plan_weights
@@ -81,11 +81,12 @@ class TabuParams:
         Iterations between attempts to send a robot home; method sheet.
     patience, patience_per_request
         Iterations without a better plan before a new start from the best, the smaller
-        of both; method sheet, and found by experiment.
+        of both; found by experiment (the method sheet stops after 1000).
     shaken_share
         Share of the requests that are then moved at random; found by experiment.
-    emptying_share
-        Share of the time in which robots are emptied, when fewest count; as in `ruin`.
+    emptying_share, emptying_patience
+        Share of the time in which robots are emptied, when fewest count, and iterations
+        in which that must succeed; as in `ruin`, and method sheet.
     """
 
     num_near: int = 30
@@ -96,10 +97,11 @@ class TabuParams:
     growth: float = 0.5
     diversification: float = 0.015
     reduce_every: int = 200
-    patience: int = 1000
-    patience_per_request: int = 10
-    shaken_share: float = 0.2
+    patience: int = 300
+    patience_per_request: int = 3
+    shaken_share: float = 0.1
     emptying_share: float = 0.4
+    emptying_patience: int = 1000
 
 
 def tabu(packed: Packed, rng: Generator, watch: Watch) -> None:
@@ -115,7 +117,7 @@ def tabu(packed: Packed, rng: Generator, watch: Watch) -> None:
 
 def rehearse(packed: Packed, rng: Generator, watch: Watch) -> None:
     """Search as `tabu` does, with every part of it in each iteration."""
-    _run(packed, rng, watch, TabuParams(patience=1, reduce_every=1))
+    _run(packed, rng, watch, TabuParams(patience=1, reduce_every=1, emptying_patience=1))
 
 
 def _run(packed: Packed, rng: Generator, watch: Watch, params: TabuParams) -> None:
@@ -157,13 +159,16 @@ class Tabu:
         if self._is_fewest:
             self._empty_robots(self._params.emptying_share)
         while self._watch.spent() < 1:
-            if self._iterate() and self._watch.elapsed_s > self._reported_s + REPORT_EVERY_S:
+            if self._iterate():
                 self._mend()
+                if self._watch.elapsed_s > self._reported_s + REPORT_EVERY_S:
+                    self._report()
             if self._memory.tally[CLOCK] >= self._next_reduction:
                 self._reduce()
             if self._is_stalled():
                 self._restart()
         self._mend(is_thorough=True)
+        self._report()
 
     def _set_weights(self) -> Rule:
         """Scale all weights by what the start costs."""
@@ -195,7 +200,8 @@ class Tabu:
         """Run a batch; returns how often the best plan was improved."""
         memory = self._memory
         count = self._watch.batch(self._iterations_per_s)
-        count = max(1, min(count, self._next_reduction - int(memory.tally[CLOCK])))
+        if memory.tally[CLOCK] < self._next_reduction:
+            count = min(count, self._next_reduction - int(memory.tally[CLOCK]))
         start = time.perf_counter()
         done, num_gains = search(
             self._packed, self._fleet.chains, self._sums, memory, self._rule, count, self._patience
@@ -217,7 +223,7 @@ class Tabu:
         return Fleet.from_chains(self._whole, chains)
 
     def _adopt(self, plan: Fleet) -> None:
-        """Go on from a feasible plan as the best; prices of others are forgotten."""
+        """Go on from a feasible plan as the best."""
         chains, memory = self._fleet.chains, self._memory
         for mine, theirs in zip(chains, plan.chains, strict=True):
             mine[:] = theirs
@@ -234,6 +240,7 @@ class Tabu:
     def _restart(self) -> None:
         """Go back to the best plan and disturb it, or try to serve one request more."""
         self._mend(is_thorough=True)
+        self._report()
         best = self._best()
         self._adopt(best)
         unserved = best.unserved()
@@ -263,13 +270,14 @@ class Tabu:
     def _search_feasible(self, best: Fleet, until: float) -> bool:
         """Search for a feasible plan from one that is not; go back if it is none better."""
         memory = self._memory
-        memory.level[BEST] = TOO_MUCH
+        memory.level[BEST], memory.aspiration[:] = TOO_MUCH, np.inf
         memory.tally[LAST_GAIN] = memory.tally[CLOCK]
         num_gains = 0
         while not num_gains and not self._is_stalled() and self._watch.spent() < until:
             num_gains = self._iterate()
         if num_gains:
             self._mend()
+            self._report()
         is_gain = num_gains > 0 and is_better(self._best().score(), best.score())
         if not is_gain:
             self._adopt(best)
@@ -284,24 +292,28 @@ class Tabu:
             )
 
     def _mend(self, *, is_thorough: bool = False) -> None:
-        """Serve more in the best plan, or drop what costs too much; tell the watch."""
-        best = self._best()
-        plan, score = best.copy(), best.score()
-        plan.serve(urgency_order(self._whole))
-        if self._whole.is_money:
+        """Serve more in the best plan, drop what costs too much, avoid lateness."""
+        whole, best = self._whole, self._best()
+        if not (best.unserved() or whole.is_money or whole.is_soft):
+            return
+        plan, weights = best.copy(), plan_weights(whole)
+        plan.serve(urgency_order(whole))
+        if whole.is_money:
             drop_losses(plan)
-            drop_dear(self._whole, plan.chains)
+            drop_dear(whole, plan.chains)
         elif is_thorough:
-            weights = plan_weights(self._whole)
-            for node in urgency_order(self._whole):
-                if plan.chains.owner[node] < 0:
-                    place(self._whole, plan.chains, weights, node)
-        if self._whole.is_soft:
-            reinsert(self._whole, plan.chains, plan_weights(self._whole))
-        if is_better(plan.score(), score):
+            for node in urgency_order(whole):
+                if plan.chains.owner[node] == UNSERVED:
+                    place(whole, plan.chains, weights, node)
+        if whole.is_soft:
+            reinsert(whole, plan.chains, weights)
+        if is_better(plan.score(), best.score()):
+            self._memory.aspiration[:] = np.inf  # plans that serve others do not compare
             self._adopt(plan)
-            best = plan
-        self._watch.improve(best)
+
+    def _report(self) -> None:
+        """Tell the watch of the best plan."""
+        self._watch.improve(self._best())
         self._reported_s = self._watch.elapsed_s
 
     def _reduce(self) -> None:
@@ -317,17 +329,19 @@ class Tabu:
             plan = Fleet.from_chains(self._whole, {r: row[:n] for r, (row, n) in rows if n > 2})
         smaller = without_shortest(plan, self._rng)
         if smaller is not None and is_better(smaller.score(), best.score()):
+            memory.aspiration[:] = np.inf
             self._adopt(smaller)
             self._watch.improve(smaller)
 
     def _empty_robots(self, until: float) -> None:
         """Send robots home through infeasible plans until a share of the watch is spent."""
-        memory, failures = self._memory, 0
+        memory, failures, patience = self._memory, 0, self._patience
+        self._patience = self._params.emptying_patience
         while self._watch.spent() < until:
             best = self._best()
             used = sorted(best.used(), key=lambda robot: len(best.stops(robot)))
             if len(used) < 2:
-                return
+                break
             robot = used[failures % len(used)]
             memory.is_closed[robot] = True
             for u in best.stops(robot):
@@ -335,6 +349,7 @@ class Tabu:
                 self._move_behind(u, near[self._fleet.chains.owner[near] != robot])
             is_emptied = self._search_feasible(best, until)
             failures = 0 if is_emptied else failures + 1
+        self._patience = patience
 
 
 def new_memory(fleet: Fleet, rng: Generator, params: TabuParams) -> Memory:

@@ -228,7 +228,7 @@ def _recall_run(chains, memory, robot, low, high, target, price):  # type: ignor
         if node == 0:
             continue
         often += memory.frequency[node, target]
-        if memory.tabu_until[node, target] > memory.tally[CLOCK]:
+        if memory.tabu_until[node, target] >= memory.tally[CLOCK]:
             is_tabu = True
             is_wanted &= price < memory.aspiration[node, target] - EPSILON
     return is_tabu, is_wanted, often

@@ -73,10 +73,8 @@ def list_fronts(packed, chains, memory):  # type: ignore[no-untyped-def]
 @kernel
 def scan_request(packed, chains, sums, memory, num_fronts, a, i, best):  # type: ignore[no-untyped-def]
     """Propose the best move of the stop at position `i` of chain `a`; returns the cost to beat."""
-    num_before, num_all = _gather(packed, chains, sums, memory, a, i, 0, num_fronts)
-    num_after, _ = _gather(packed, chains, sums, memory, a, i, 1, 0)
     for side in range(2):
-        count = num_after if side else num_before
+        num_gaps, num_all = _gather(packed, chains, sums, memory, a, i, side, num_fronts)
         for variant in range(NUM_PIECES):
             is_backward = variant >= TWO_BACK
             size = variant - 1 if is_backward else variant + 1
@@ -87,26 +85,31 @@ def scan_request(packed, chains, sums, memory, num_fronts, a, i, best):  # type:
             head = chains.node[a, start]
             if head == 0 or sums.piece[head, variant, TAKE] == np.inf:
                 continue
-            num_gaps = num_all if variant == ONE and side == 0 else count
-            memory.tally[EVALUATED] += num_gaps
+            count = num_all if variant == ONE else num_gaps
+            memory.tally[EVALUATED] += count
             best = _scan_piece(
-                packed, chains, sums, memory, a, start, size, variant, side, num_gaps,
-                best,
-            )  # fmt: skip
-        memory.tally[EVALUATED] += count
-        best = _scan_swaps(packed, chains, sums, memory, a, i, side, count, best)
-    memory.tally[EVALUATED] += num_all
-    return _scan_tails(packed, chains, sums, memory, a, i, num_all, best)
+                packed, chains, sums, memory, a, start, size, variant, side, count, best
+            )
+        memory.tally[EVALUATED] += num_gaps
+        best = _scan_swaps(packed, chains, sums, memory, a, i, side, num_gaps, best)
+        if side == 0:
+            memory.tally[EVALUATED] += num_all
+            best = _scan_tails(packed, chains, sums, memory, a, i, num_all, best)
+    return best
 
 
 @inlined
 def _gather(packed, chains, sums, memory, a, i, side, num_fronts):  # type: ignore[no-untyped-def]
-    """Note gaps of other chains near the stop; returns their number without and with fronts."""
+    """Note gaps of other chains near the stop; returns their number without and with fronts.
+
+    On the first side these are behind what is best visited before the stop and behind
+    depots, on the second in front of what is best visited after it.
+    """
     u = chains.node[a, i]
     near = memory.near_after if side else memory.near_before
     width = near.shape[1]
     gap, size, num_near = memory.gap, 0, 0
-    for c in range(width + num_fronts):
+    for c in range(width if side else width + num_fronts):
         if c < width:
             v = near[u, c]
             b, p = chains.owner[v], sums.position[v] - side
