@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot
 from wardwise.fleet.search.fleet import Fleet
 from wardwise.fleet.search.packed import Objective, Packed, pack
-from wardwise.fleet.search.segments import weigh
+from wardwise.fleet.search.segments import Segment, concatenate, weigh
 from wardwise.fleet.search.tabu import TabuParams, new_memory
 from wardwise.fleet.search.tabu_kernels import best_move
 from wardwise.fleet.search.tabu_memory import CLOCK, PER_LOAD, PER_SECOND, TOO_MUCH, Memory
@@ -94,14 +94,17 @@ def as_plan(fleet: Fleet) -> Plan:
     return {r: [int(n) for n in chains.node[r, : chains.length[r]]] for r in range(NUM_ROBOTS)}
 
 
-def sides(packed: Packed, plan: Plan, robot: int) -> list[tuple[int, list[int], list[int]]]:
+def stops(plan: Plan) -> list[int]:
+    return sorted(node for chain in plan.values() for node in chain if node)
+
+
+def sides(chain: list[int]) -> list[tuple[int, list[int], list[int]]]:
     """Cuts of a chain: position before the cut, what stands before it, and what behind."""
-    chain = plan[robot]
     return [(k, chain[: k + 1], chain[k + 1 :]) for k in range(len(chain) - 1)]
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_beginning_piece_and_end_weigh_what_plain_joins_weigh(seed: int) -> None:
     """Overload and time warp bit for bit, for every cut of two chains and every piece."""
     rng = np.random.default_rng(seed)
@@ -114,8 +117,8 @@ def test_any_beginning_piece_and_end_weigh_what_plain_joins_weigh(seed: int) -> 
         assert tuple(sums.total[robot]) == weigh(packed, robot, plan[robot])[1:]
     # Robots 0 and 1 are alike: the end of one chain may follow the beginning of the other.
     for a, b in ((0, 1), (1, 0), (0, 0), (1, 1)):
-        for i, head, _ in sides(packed, plan, a):
-            for j, _, tail in sides(packed, plan, b):
+        for i, head, _ in sides(plan[a]):
+            for j, _, tail in sides(plan[b]):
                 if tidy(head + tail) != head + tail or len(head + tail) == 2:
                     continue
                 travel = packed.travel[place[a, i], place[b, j + 1]]
@@ -166,7 +169,7 @@ def memory_with(packed: Packed, fleet: Fleet, rng: np.random.Generator, width: i
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_best_move_is_the_best_of_all_and_changes_what_it_says(seed: int) -> None:
     """Cheapest of all plain moves; the predicted change is the real one, bit for bit."""
     rng = np.random.default_rng(seed)
@@ -202,5 +205,39 @@ def test_best_move_is_the_best_of_all_and_changes_what_it_says(seed: int) -> Non
         execute(packed, fleet.chains, sums, memory)
         after = total(packed, as_plan(fleet))
         assert tuple(memory.effect) == tuple(after - before)
+        assert stops(as_plan(fleet)) == stops(plan)
         fresh = sums_of(packed, fleet.chains)
         assert np.array_equal(fresh.total, sums.total)
+
+
+windows = st.tuples(
+    st.integers(0, 40),  # earliest
+    st.integers(0, 20),  # width of the window
+    st.integers(0, 9),  # service
+    st.integers(0, 15),  # travel from the stop before
+)
+
+
+@given(st.lists(windows, min_size=1, max_size=7), st.integers(-30, 90), st.data())
+def test_a_segment_tells_duration_and_time_warp_of_any_start(
+    route: list[tuple[int, int, int, int]], start: int, data: st.DataObject
+) -> None:
+    """``D + max(E - t, 0)`` and ``W + max(t - L, 0)`` are what driving gives, for any split."""
+
+    def join(first: int, last: int) -> Segment:
+        earliest, width, service, _ = route[first]
+        if last - first == 1:
+            return Segment(
+                duration_s=service, time_warp_s=0, earliest_s=earliest, latest_s=earliest + width
+            )
+        cut = data.draw(st.integers(first + 1, last - 1))
+        return concatenate(join(first, cut), join(cut, last), route[cut][3])
+
+    time, warp = start, 0
+    for k, (earliest, width, service, travel) in enumerate(route):
+        time = max(time + (travel if k else 0), earliest)
+        warp += max(0, time - earliest - width)
+        time = min(time, earliest + width) + service
+    whole = join(0, len(route))
+    assert time - start + warp == whole.duration_s + max(whole.earliest_s - start, 0)
+    assert warp == whole.time_warp_s + max(start - whole.latest_s, 0)
