@@ -154,6 +154,11 @@ class Tabu:
         self._next_reduction = params.reduce_every
         self._iterations_per_s, self._reported_s, self._num_restarts = 1e3, 0.0, 0
 
+    @property
+    def tally(self) -> Ints:
+        """Counters of the search: see `tabu_memory.CLOCK`."""
+        return self._memory.tally
+
     def run(self) -> None:
         """Search until the watch is spent."""
         if self._is_fewest:
@@ -372,7 +377,7 @@ def new_memory(fleet: Fleet, rng: Generator, params: TabuParams) -> Memory:
         is_feasible=np.ones(num_robots, dtype=np.bool_),
         penalty=np.zeros(num_robots),
         level=np.zeros(6),
-        tally=np.zeros(6, dtype=np.int64),
+        tally=np.zeros(7, dtype=np.int64),
         trial=np.zeros(7, dtype=np.int64),
         proposal=np.zeros(7, dtype=np.int64),
         effect=np.zeros(4),

@@ -48,7 +48,7 @@ def place(packed, chains, weights, u):  # type: ignore[no-untyped-def]
     if _insert(packed, chains, weights, u, blink) < np.inf:
         return True
     saved = np.zeros(chains.node.shape[1], dtype=np.int64)
-    best, best_w = np.inf, -1
+    best, best_w = np.inf, u
     for w in range(1, len(chains.owner)):
         robot = chains.owner[w]
         if robot == UNSERVED or w == u:
@@ -62,7 +62,7 @@ def place(packed, chains, weights, u):  # type: ignore[no-untyped-def]
         if second < np.inf:
             kernels.remove(packed, chains, w)
         kernels.set_chain(packed, chains, robot, saved, length)
-    if best_w < 0:
+    if best_w == u:
         return False
     _exchange(packed, chains, weights, best_w, u, blink)
     _insert(packed, chains, weights, best_w, blink)

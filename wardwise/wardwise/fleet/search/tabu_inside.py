@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wardwise.fleet.search.compiled import inlined, kernel
+from wardwise.fleet.search.compiled import expanded, kernel
 from wardwise.fleet.search.tabu_memory import (
     EPSILON,
     EVALUATED,
@@ -23,6 +23,7 @@ from wardwise.fleet.search.tabu_memory import (
     REVERSE,
     SHIFT,
     SPLIT,
+    WEIGHED,
     consider,
     note,
 )
@@ -68,10 +69,11 @@ def scan_inside(packed, chains, sums, memory, a, best):  # type: ignore[no-untyp
     return best
 
 
-@inlined
+@expanded
 def _propose(packed, chains, sums, memory, a, best, metres, over, warp):  # type: ignore[no-untyped-def]
     """Weigh the noted move, of which distance change, overload and time warp are known."""
     memory.tally[EVALUATED] += 1
+    memory.tally[WEIGHED] += 1
     over -= sums.total[a, OVERLOAD]
     late = warp - sums.total[a, TIME_WARP]
     cost = packed.metre_price * metres + memory.level[PER_LOAD] * over
@@ -85,7 +87,7 @@ def _propose(packed, chains, sums, memory, a, best, metres, over, warp):  # type
 
 
 # fmt: off
-@inlined
+@expanded
 def _scan_gap(  # type: ignore[no-untyped-def]
     packed, chains, sums, memory, a, k, size, before, i_before, i, after, j_after, j, p, best
 ):
@@ -116,7 +118,7 @@ def _scan_gap(  # type: ignore[no-untyped-def]
     return best
 
 
-@inlined
+@expanded
 def _scan_later(packed, chains, sums, memory, a, k, size, best):  # type: ignore[no-untyped-def]
     """Propose the best gap behind a piece."""
     record, run = sums.record, memory.run
@@ -136,7 +138,7 @@ def _scan_later(packed, chains, sums, memory, a, k, size, best):  # type: ignore
     return best
 
 
-@inlined
+@expanded
 def _scan_earlier(packed, chains, sums, memory, a, k, size, best):  # type: ignore[no-untyped-def]
     """Propose the best gap in front of a piece."""
     record, run = sums.record, memory.run
@@ -156,7 +158,7 @@ def _scan_earlier(packed, chains, sums, memory, a, k, size, best):  # type: igno
     return best
 
 
-@inlined
+@expanded
 def _scan_reverse(packed, chains, sums, memory, a, k, best):  # type: ignore[no-untyped-def]
     """Propose the best run of stops from position `k` on to drive backward."""
     piece, place = sums.piece, chains.place
@@ -189,7 +191,7 @@ def _scan_reverse(packed, chains, sums, memory, a, k, best):  # type: ignore[no-
     return best
 
 
-@inlined
+@expanded
 def _scan_merge(packed, chains, sums, memory, a, k, best):  # type: ignore[no-untyped-def]
     """Propose to pass the depot at position `k` by."""
     here, there = chains.place[a, k - 1], chains.place[a, k + 1]
@@ -201,7 +203,7 @@ def _scan_merge(packed, chains, sums, memory, a, k, best):  # type: ignore[no-un
     return _propose(packed, chains, sums, memory, a, best, metres, over, warp)
 
 
-@inlined
+@expanded
 def _scan_split(packed, chains, sums, memory, a, k, best):  # type: ignore[no-untyped-def]
     """Propose to visit the depot between position `k` and a stop behind it."""
     most = packed.max_trips[a]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from numba import njit
 
-from wardwise.fleet.search.compiled import inlined, kernel
+from wardwise.fleet.search.compiled import expanded, kernel
 from wardwise.fleet.search.ruin_kernels import keep
 from wardwise.fleet.search.tabu_inside import scan_inside
 from wardwise.fleet.search.tabu_memory import (
@@ -101,7 +101,7 @@ def best_move(packed, chains, sums, memory):  # type: ignore[no-untyped-def]
     return best
 
 
-@inlined
+@expanded
 def _adapt(sums, memory, rule):  # type: ignore[no-untyped-def]
     """Raise the weights of what is violated, lower the others."""
     over, is_feasible = 0.0, True
@@ -115,7 +115,7 @@ def _adapt(sums, memory, rule):  # type: ignore[no-untyped-def]
     level[PER_SECOND] = min(max(level[PER_SECOND], rule.least_per_second), rule.most_per_second)
 
 
-@inlined
+@expanded
 def _keep_if_best(chains, memory):  # type: ignore[no-untyped-def]
     """Keep a feasible plan if it is the best, and remember its price with all its attributes."""
     price = 0.0

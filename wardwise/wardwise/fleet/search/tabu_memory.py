@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from wardwise.fleet.search.compiled import inlined, kernel
+from wardwise.fleet.search.compiled import expanded, kernel
 from wardwise.fleet.search.insertion import draw
 from wardwise.fleet.search.tabu_routes import OVERLOAD, TIME_WARP
 
@@ -32,7 +32,7 @@ METRES, OVER, LATE, USED = range(4)
 # Weights of a unit of overload and of time warp, and of a frequent attribute; price of the
 # plan, penalties included and not, and of the best feasible one.
 PER_LOAD, PER_SECOND, PER_FREQUENCY, PENALISED, PRICE, BEST = range(6)
-CLOCK, EVALUATED, TIES, LAST_GAIN, TENURE, IS_DESCENT = range(6)
+CLOCK, EVALUATED, WEIGHED, TIES, LAST_GAIN, TENURE, IS_DESCENT = range(7)
 
 # More than any plan costs, below infinity: a leg without a way is never proposed.
 TOO_MUCH = 1e300
@@ -108,7 +108,7 @@ class Memory(NamedTuple):
     best_length: Ints
 
 
-@inlined
+@expanded
 def note(move, kind, a, i, size, is_backward, b, p):  # type: ignore[no-untyped-def]
     """Write a move down."""
     move[KIND], move[GIVER], move[FROM], move[SIZE] = kind, a, i, size
@@ -146,7 +146,7 @@ def consider(packed, chains, sums, memory, best, cost, metres, over, late, used)
     return cost
 
 
-@inlined
+@expanded
 def _is_sensible(packed, chains, memory):  # type: ignore[no-untyped-def]
     """Whether the trips are not too many, and the move is more than another name for a robot."""
     kind, a, i = memory.trial[KIND], memory.trial[GIVER], memory.trial[FROM]
@@ -170,7 +170,7 @@ def _is_sensible(packed, chains, memory):  # type: ignore[no-untyped-def]
     return max(trips_a, trips_b) <= most
 
 
-@inlined
+@expanded
 def _depots(node, robot, end):  # type: ignore[no-untyped-def]
     """Depots in a chain before a position."""
     count = 0
@@ -179,7 +179,7 @@ def _depots(node, robot, end):  # type: ignore[no-untyped-def]
     return count
 
 
-@inlined
+@expanded
 def moved(length, move):  # type: ignore[no-untyped-def]
     """Which stops get another robot: a run of the giver that goes over, and a run that comes back.
 
@@ -200,7 +200,7 @@ def moved(length, move):  # type: ignore[no-untyped-def]
     return i, i + move[SIZE], 0, 0
 
 
-@inlined
+@expanded
 def _recall(chains, sums, memory, price, over, late):  # type: ignore[no-untyped-def]
     """Whether the noted move is allowed, and how frequent what it does has been."""
     a, b = memory.trial[GIVER], memory.trial[TAKER]
@@ -219,7 +219,7 @@ def _recall(chains, sums, memory, price, over, late):  # type: ignore[no-untyped
     return True, (often_a + often_b) / memory.tally[CLOCK]
 
 
-@inlined
+@expanded
 def _recall_run(chains, memory, robot, low, high, target, price):  # type: ignore[no-untyped-def]
     """Stops of a run that go to `target`: is any tabu, is each welcome at the price, how often."""
     is_tabu, is_wanted, often = False, True, 0.0

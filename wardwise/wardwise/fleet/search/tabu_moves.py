@@ -32,6 +32,7 @@ from wardwise.fleet.search.tabu_memory import (
     SPARE,
     SWAP,
     TAILS,
+    WEIGHED,
     consider,
     note,
 )
@@ -152,6 +153,7 @@ def _scan_piece(  # type: ignore[no-untyped-def]
         metres += take - value[side, c, LENGTH]
         if per_metre * metres + base - value[side, c, SPARE] > best:
             continue
+        memory.tally[WEIGHED] += 1
         b, p = gap[side, c, ROBOT], gap[side, c, POSITION]
         late = late_a - sums.total[b, TIME_WARP] + warp_with(
             record, b, p, piece, head, variant, record, b, p + 1,
@@ -191,6 +193,7 @@ def _scan_swaps(packed, chains, sums, memory, a, i, side, count, best):  # type:
         metres -= record[b, q - 1, LEG] + record[b, q, LEG]
         if per_metre * metres - memory.penalty[a] - memory.penalty[b] > best:
             continue
+        memory.tally[WEIGHED] += 1
         late = -sums.total[a, TIME_WARP] - sums.total[b, TIME_WARP]
         late += warp_with(
             record, a, i - 1, piece, x, ONE, record, a, i + 1,
@@ -235,6 +238,7 @@ def _scan_tails(packed, chains, sums, memory, a, i, count, best):  # type: ignor
         price = per_metre * metres + packed.robot_price * used
         if price - memory.penalty[a] - memory.penalty[b] > best:
             continue
+        memory.tally[WEIGHED] += 1
         over, late = meet(
             record, b, p, record, a, i, packed.travel_to[here, before], packed.capacity[a]
         )
