@@ -267,6 +267,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("C101", "pyvrp", 10, 828.94),
         ("C101", "ruin", 10, 828.94),
         ("R101", "ruin", 19, 1650.80),
+        ("C101", "tabu", 10, 828.94),
+        ("R101", "tabu", 19, 1650.80),
     ],
 )
 def test_solomon_within_one_per_cent_of_the_best_known(
@@ -276,7 +278,7 @@ def test_solomon_within_one_per_cent_of_the_best_known(
     if "WARDWISE_DATA" not in os.environ:
         pytest.skip("needs WARDWISE_DATA")
     instance = read_instance(Path(os.environ["WARDWISE_DATA"]) / "solomon" / f"{name}.txt")
-    iterations = 3000 if method == "pyvrp" else 300_000
+    iterations = {"pyvrp": 3000, "tabu": 12_000, "ruin": 300_000}[method]
     plan = solve(instance, method=method, max_iterations=iterations, time_limit=60.0)
     report = check(instance, plan)
     assert report.is_feasible

@@ -120,7 +120,7 @@ def compile_first(also: Callable[[], object] = lambda: None) -> None:
 
 def search(instance: Instance, task: Task) -> Plan:
     """Search with a progress line; Ctrl-C ends the search, not the command."""
-    compile_first()
+    compile_first(lambda: warm_up(task.method))
     talk.print(f"planning {instance.name} with {task.method}, Ctrl-C keeps the best plan so far")
     line = ProgressLine(task.time_limit)
     with live(line):
