@@ -1,17 +1,17 @@
 """More dynamism, more robots; each spare robot saves less than the one before.
 
 Claims (dynamic dispatch of hospital robots with prioritised requests; no table of the paper could
-be had, so the values to reach are those of the method sheet, found with PyVRP and plain
+be had, so the values to reach are those of a reference study, made with PyVRP and plain
 insertion): the more requests appear during the day, the more robots and distance it takes; each
 further spare robot saves fewer denials than the one before; spares kept back for stat requests
 move denials to lower classes. Re-optimisation between requests must beat plain insertion.
 
-Here: the six Solomon instances that both the sheet and the public files have, Lackner-style days
+Here: the six Solomon instances that both that study and the public files have, Lackner-style days
 with 10 to 90 % of the requests dynamic, priorities 20/30/50 %, hard windows, one trip a robot, no
-diversion, robots that wait and then leave. Where the sheet leaves room we chose: plans in advance
+diversion, robots that wait and then leave. Where it leaves room we chose: plans in advance
 and the reference plan minimise the paper's money, 100 a robot and 1 a distance; ten seeds, since
 two seeds have 115 dynamic requests in all at 10 %, and one denial more is then 0.9 points (the
-first two seeds are in the details). Days from plans with the fewest robots, the sheet's own
+first two seeds are in the details). Days from plans with the fewest robots, that study's own
 choice, stand beside. With fleet enough no price makes the rules deny; denied are requests that no
 robot reaches in time. Shares are those of the dynamic requests. Re-optimised days hold what finds
 no place at once (D5). A limited fleet has the robots of the plan in advance and S spares, of which
@@ -64,7 +64,7 @@ FIGURES = HERE.parent.parent / "docs" / "results"
 INSTANCES = ("C101", "C201", "R101", "R211", "RC101", "RC201")
 SEEDS = tuple(range(1, 11))
 SHEET_SEEDS = 2
-# Of the sheet, plain insertion: robots and distance over the reference plan's, denied in per cent.
+# Reference study, plain insertion: robots and distance over the reference plan's, denied in per cent.
 SHEET_DEGREES = {
     10: (1.08, 1.12, 2.0),
     30: (1.16, 1.40, 2.0),
@@ -72,7 +72,7 @@ SHEET_DEGREES = {
     70: (1.35, 1.91, 1.4),
     90: (1.42, 2.05, 1.3),
 }
-# Of the sheet: denied in per cent of stat, urgent, routine, by spares and protection.
+# Reference study: denied in per cent of stat, urgent, routine, by spares and protection.
 SHEET_SPARES = {
     (0, 0): (46.8, 49.3, 48.3),
     (1, 0): (32.3, 32.3, 27.7), (1, 1): (29.1, 37.3, 35.2),
@@ -112,7 +112,7 @@ def parse() -> argparse.Namespace:
     add("--jobs", type=int, default=2, help="processes, each on other instances")
     add("--instances", type=lambda text: text.split(","), default=list(INSTANCES))
     add("--seeds", type=lambda text: [int(s) for s in text.split(",")], default=list(SEEDS))
-    add("--quick", action="store_true", help="the first two seeds, as in the sheet")
+    add("--quick", action="store_true", help="the first two seeds, as in the reference study")
     add("--out", type=Path, help="folder for CSV and figures; in the repository by default")
     options = parser.parse_args()
     if options.quick:
@@ -170,7 +170,7 @@ def degree_rows(days: Sequence[Day]) -> Iterator[Row]:
                 detail = {"first_two_seeds": measure(first), "days": len(chosen)}
                 name = f"study_{arm}_dod{degree}_{what}"
                 found = row(name, measure(chosen), unit, ("<=", goal), detail)
-                yield {**found, "peer": f"method sheet: {goal:g}"}
+                yield {**found, "peer": f"reference study: {goal:g}"}
     for degree in DEGREES:
         plain, better = (
             mean(d.distance_ratio for d in days if (d.arm, d.degree) == (arm, degree))
@@ -186,7 +186,7 @@ def spare_rows(table: Table) -> Iterator[Row]:
         name = "study_spares{}_protected{}".format(*fleet)
         for rank, (kind, goal) in enumerate(zip(CLASSES, goals, strict=True)):
             found = row(f"{name}_{kind}_denied", denied_pct(table[fleet], [rank]), "%")
-            yield {**found, "peer": f"method sheet: {goal:g}"}
+            yield {**found, "peer": f"reference study: {goal:g}"}
     money = {fleet: mean(day.money for day in days) for fleet, days in table.items()}
     for spares in SPARES:
         levels = {level: money[each, level] for each, level in FLEETS if each == spares}

@@ -26,7 +26,7 @@ CLASSES = ("stat", "urgent", "routine")
 # Days are repeatable: iterations are limited, time is not.
 FOREVER_S = 1e9
 REFERENCE_ITERATIONS, PLAN_ITERATIONS, EVENT_ITERATIONS = 20_000, 5_000, 1_000
-# No price turns a request down, as in the method sheet; denials are priced afterwards.
+# No price turns a request down, as in the reference study; denials are priced afterwards.
 ANY_PRICE = (1e6, 1e6, 1e6)
 PLENTY = 60
 LIMITED_DEGREE = 50

@@ -36,7 +36,7 @@ def _cell(value: object) -> object:
 
 def draw_degrees(
     path: Path, days: Sequence[Day], measures: Mapping[str, Measure],
-    sheet: Mapping[int, Sequence[float]],
+    study_values: Mapping[int, Sequence[float]],
 ) -> None:  # fmt: skip
     """Draw robots and distance above the reference plan, by degree of dynamism."""
     panels = []
@@ -50,7 +50,9 @@ def draw_degrees(
             }
             for arm, label in ((PLAIN, "plain"), (REOPTIMISED, "improved"))
         }
-        lines["sheet"] = {float(degree): 100 * values[k] - 100 for degree, values in sheet.items()}
+        lines["reference study"] = {
+            float(degree): 100 * values[k] - 100 for degree, values in study_values.items()
+        }
         title = f"{what.capitalize()} above the reference plan"
         panels.append(Panel(title, " %", lines, False, "dynamic requests, %", False))
     write_figure(path, panels)

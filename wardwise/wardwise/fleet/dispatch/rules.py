@@ -4,7 +4,7 @@ Each rule looks at one request that stands in the arrays but on no chain. It eit
 serves it, and returns what that changed, or leaves everything as it was. The first
 rule that serves it decides.
 
-Rules and their order follow the method sheet; prices are those of `Costs`. A
+The paper has rules of this kind; their wording and order are ours. Prices are those of `Costs`. A
 price at which serving costs as much as denying still serves (D1, D2).
 """
 

@@ -65,7 +65,7 @@ class TabuParams:
     Parameters
     ----------
     num_near
-        Candidates on each side of a request; method sheet.
+        Candidates on each side of a request; ours.
     tenure
         A request may not come back for ``ceil(tenure log10 n)`` iterations; Cordeau,
         Laporte, Mercier 2001.
@@ -78,15 +78,15 @@ class TabuParams:
         Factor of the penalty of frequent attributes in moves that do not improve; the
         same source.
     reduce_every
-        Iterations between attempts to send a robot home; method sheet.
+        Iterations between attempts to send a robot home; ours.
     patience, patience_per_request
         Iterations without a better plan before a new start from the best, the smaller
-        of both; found by experiment (the method sheet stops after 1000).
+        of both; found by experiment (usual is 1000).
     shaken_share
         Share of the requests that are then moved at random; found by experiment.
     emptying_share, emptying_patience
         Share of the time in which robots are emptied, when fewest count, and iterations
-        in which that must succeed; as in `ruin`, and method sheet.
+        in which that must succeed; as in `ruin`, and ours.
     """
 
     num_near: int = 30
