@@ -64,7 +64,7 @@ FIGURES = HERE.parent.parent / "docs" / "results"
 INSTANCES = ("C101", "C201", "R101", "R211", "RC101", "RC201")
 SEEDS = tuple(range(1, 11))
 SHEET_SEEDS = 2
-# Reference study, plain insertion: robots and distance over the reference plan's, denied in per cent.
+# Reference study, plain insertion: robots and distance over the reference plan's, denied (%).
 SHEET_DEGREES = {
     10: (1.08, 1.12, 2.0),
     30: (1.16, 1.40, 2.0),
