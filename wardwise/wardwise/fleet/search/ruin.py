@@ -5,7 +5,10 @@ loop is in `ruin_kernels`. Simulated annealing cools from `Cooling.start` to
 `Cooling.end` times the mean price of a request over the time that is granted.
 
 For fewest robots, the first part of the time goes into emptying one robot after
-the other with absence counters; the rest shortens the routes of the fleet found.
+the other with absence counters. Plans of so few robots lie far apart, with no way
+between them that keeps every window. So the routes of several such plans are
+shortened for a while, each a third of the requests apart from the best one before
+it, and only the best is worked out in the rest of the time.
 
 Beyond `GRANULAR_FROM` requests a request is put back only into chains that serve
 one of its `GRANULAR_NEAR` nearest, or into an idle robot.
@@ -39,7 +42,10 @@ GRANULAR_FROM, GRANULAR_NEAR = 400, 50
 # Strings are taken out around a request; no iteration reaches further than this.
 ADJACENT = 200
 # Share of the time in which robots are emptied, when fewest robots count.
-EMPTYING_SHARE = 0.25
+EMPTYING_SHARE = 0.4
+# Plans that are then tried, the share of the time by which the last one must be ready,
+# and the share of requests that are taken out of the best and placed anew for the next.
+NUM_PLANS, PLANS_UNTIL, RELEASED_SHARE = 8, 0.88, 0.3
 # Mean prices of a request: the temperature while robots are emptied, and what an
 # unserved request costs while the routes of a small fleet are shortened. Such a fleet
 # can hardly be changed without leaving somebody out for a while.
@@ -58,6 +64,10 @@ class Cooling:
     end: float = 0.05
 
 
+# The best of several plans is worked out at lower temperatures, to stay near it.
+WORKING_OUT = Cooling(start=1.0)
+
+
 def ruin(packed: Packed, rng: Generator, watch: Watch) -> None:
     """Improve the best construction until the watch says stop."""
     fleet = best_start(packed, watch)
@@ -66,7 +76,10 @@ def ruin(packed: Packed, rng: Generator, watch: Watch) -> None:
     search = Ruin(fleet, rng, watch)
     if packed.robot_price > 0 and not packed.is_money:
         search.empty_robots(EMPTYING_SHARE)
-    search.shorten(Cooling())
+        search.try_plans(PLANS_UNTIL)
+        search.shorten(WORKING_OUT)
+    else:
+        search.shorten(Cooling())
 
 
 class Ruin:
@@ -79,7 +92,7 @@ class Ruin:
     """
 
     def __init__(self, fleet: Fleet, rng: Generator, watch: Watch) -> None:
-        self._fleet, self._watch = fleet, watch
+        self._fleet, self._rng, self._watch = fleet, rng, watch
         requests = np.flatnonzero(is_request(fleet.packed))
         self._work = make_work(fleet.packed, fleet.chains, rng, requests)
         self._weights = plan_weights(fleet.packed)
@@ -100,14 +113,24 @@ class Ruin:
                 if len(used) <= least:
                     break
                 self._close(min(used, key=self._hardness))
-            state = self._state()
-            temperature = EMPTYING_TEMPERATURE * self._mean_price()
-            while self._watch.spent() < until and state[2] > 0:
-                self._anneal(state, temperature, is_emptying=True)
+            self._serve_all(until)
         self._restore()
 
-    def shorten(self, cooling: Cooling) -> None:
-        """Anneal until the watch is spent; for fewest robots, with those in use now."""
+    def try_plans(self, until: float) -> None:
+        """Shorten several plans with the robots in use, and go on from the best of all."""
+        if self._fleet.unserved() or not self._fleet.used():
+            return
+        begun = self._watch.spent()
+        turn = (until - begun) / NUM_PLANS
+        for i in range(NUM_PLANS):
+            if i > 0:
+                self._place_anew(RELEASED_SHARE, begun + (i + 0.5) * turn)
+            self.shorten(Cooling(), begun + (i + 1) * turn)
+            assert self._watch.best is not None
+            self._fleet.assign(self._watch.best)
+
+    def shorten(self, cooling: Cooling, until: float = 1.0) -> None:
+        """Anneal until a share of the watch is spent; for fewest robots, with those in use now."""
         packed, work, chains = self._fleet.packed, self._work, self._fleet.chains
         is_fleet_small = packed.robot_price > 0 and not packed.is_money
         self._pay(
@@ -121,13 +144,30 @@ class Ruin:
         state = self._state()
         keep(chains, work)
         scale, begun, improvements = self._mean_price(), self._watch.spent(), 0
-        while self._watch.spent() < 1:
-            share = (self._watch.spent() - begun) / (1 - begun)
+        while (spent := self._watch.spent()) < until:
+            share = (spent - begun) / (until - begun)
             temperature = scale * cooling.start * (cooling.end / cooling.start) ** share
             improvements += self._anneal(state, temperature, is_emptying=False)
             if improvements and self._watch.elapsed_s > self._reported_s + REPORT_EVERY_S:
                 self._report()
                 improvements = 0
+        self._restore()
+
+    def _serve_all(self, until: float) -> None:
+        """Anneal by absence counters until nobody is left out or the share is spent."""
+        state, temperature = self._state(), EMPTYING_TEMPERATURE * self._mean_price()
+        while self._watch.spent() < until and state[2] > 0:
+            self._anneal(state, temperature, is_emptying=True)
+
+    def _place_anew(self, share: float, until: float) -> None:
+        """Take a share of the requests out and find another plan; or leave all as it was."""
+        work, nodes = self._work, self._work.requests
+        self._pay(robots=0.0, penalty=0.0)
+        keep(self._fleet.chains, work)
+        work.is_closed[:] = self._fleet.chains.length == 2
+        count = max(1, round(share * len(nodes)))
+        self._fleet.release(self._rng.choice(nodes, count, replace=False))
+        self._serve_all(until)
         self._restore()
 
     def _state(self) -> Floats:
