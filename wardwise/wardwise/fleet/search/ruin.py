@@ -46,6 +46,8 @@ EMPTYING_SHARE = 0.4
 # Plans that are then tried, the share of the time by which the last one must be ready,
 # and the share of requests that are taken out of the best and placed anew for the next.
 NUM_PLANS, PLANS_UNTIL, RELEASED_SHARE = 8, 0.88, 0.3
+# Iterations per request that a plan takes at least; with fewer, fewer plans are tried.
+PLAN_ITERATIONS = 60
 # Mean prices of a request: the temperature while robots are emptied, and what an
 # unserved request costs while the routes of a small fleet are shortened. Such a fleet
 # can hardly be changed without leaving somebody out for a while.
@@ -76,10 +78,10 @@ def ruin(packed: Packed, rng: Generator, watch: Watch) -> None:
     search = Ruin(fleet, rng, watch)
     if packed.robot_price > 0 and not packed.is_money:
         search.empty_robots(EMPTYING_SHARE)
-        search.try_plans(PLANS_UNTIL)
-        search.shorten(WORKING_OUT)
-    else:
-        search.shorten(Cooling())
+        if search.try_plans(PLANS_UNTIL):
+            search.shorten(WORKING_OUT)
+            return
+    search.shorten(Cooling())
 
 
 class Ruin:
@@ -116,18 +118,30 @@ class Ruin:
             self._serve_all(until)
         self._restore()
 
-    def try_plans(self, until: float) -> None:
-        """Shorten several plans with the robots in use, and go on from the best of all."""
-        if self._fleet.unserved() or not self._fleet.used():
-            return
+    def try_plans(self, until: float) -> bool:
+        """Shorten several plans with the robots in use, and go on from the best of all.
+
+        Returns
+        -------
+        is_tried
+            False if somebody stays unserved, or the time is too short for two plans.
+        """
+        if self._fleet.unserved():
+            return False
         begun = self._watch.spent()
-        turn = (until - begun) / NUM_PLANS
-        for i in range(NUM_PLANS):
+        iterations = self._watch.left(self._iterations_per_s) * (until - begun) / (1 - begun)
+        num_plans = int(iterations / (PLAN_ITERATIONS * len(self._work.requests)))
+        num_plans = min(num_plans, NUM_PLANS)
+        if num_plans < 2:
+            return False
+        turn = (until - begun) / num_plans
+        for i in range(num_plans):
             if i > 0:
                 self._place_anew(RELEASED_SHARE, begun + (i + 0.5) * turn)
             self.shorten(Cooling(), begun + (i + 1) * turn)
             assert self._watch.best is not None
             self._fleet.assign(self._watch.best)
+        return True
 
     def shorten(self, cooling: Cooling, until: float = 1.0) -> None:
         """Anneal until a share of the watch is spent; for fewest robots, with those in use now."""

@@ -82,6 +82,12 @@ class Watch:
         seconds = min(max(self._time_limit / MOST_BATCHES, SHORTEST_S), LONGEST_S)
         return max(1, int(seconds * per_second))
 
+    def left(self, per_second: float) -> float:
+        """Iterations that are left, at a given pace where only time is limited."""
+        if self._max_iterations is not None:
+            return self._max_iterations - self.iteration
+        return max(0.0, self._time_limit - self.elapsed_s) * per_second
+
     def advance(self, count: int = 1) -> bool:
         """Count iterations; returns whether the method may go on."""
         self.iteration += count
