@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -27,7 +26,11 @@ from weightwise.laws import (
     constants,
     optimal_training,
     predict,
+    read_settings,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FORMATS = st.sampled_from(["e1m1", "e2m1", "e3m2", "e4m3", "e5m2", "e8m7"])
 SIZES = st.floats(1e6, 1e12)
@@ -48,31 +51,10 @@ JOINT = (
 )
 
 
-def rows(name: str) -> list[dict[str, str]]:
-    """A file of the scaling-law data."""
-    folder = os.environ.get("WEIGHTWISE_DATA")
-    if not folder:
-        pytest.skip("WEIGHTWISE_DATA is not set")
-    with (Path(folder) / name).open(encoding="utf-8") as file:
+def rows(path: Path) -> list[dict[str, str]]:
+    """A table of the scaling-law data."""
+    with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def table3(found: list[dict[str, str]]) -> Settings:
-    """The runs of the paper's table 3 as settings."""
-    sharing = [row["B"] if row["B"] in ("channel", "tensor") else "block" for row in found]
-    return Settings(
-        num_params=np.array([float(row["N"]) for row in found]),
-        num_tokens=np.array([float(row["D"]) for row in found]),
-        exponent_bits=np.array([float(row["E"]) for row in found]),
-        mantissa_bits=np.array([float(row["M"]) for row in found]),
-        granularity=np.array(sharing),
-        block_size=np.array(
-            [
-                float(row["B"]) if one == "block" else math.nan
-                for row, one in zip(found, sharing, strict=True)
-            ]
-        ),
-    )
 
 
 def test_capybara_constants_to_the_printed_digits() -> None:
@@ -83,17 +65,22 @@ def test_capybara_constants_to_the_printed_digits() -> None:
     assert CAPYBARA.lam == pytest.approx(1926.2516, abs=1e-4)
 
 
-def test_capybara_losses_at_all_371_runs_of_table_3() -> None:
-    found = [row for row in rows("law_predictions_at_table3.csv") if row["log2B_used"]]
-    expected = [float(row["loss_predicted"]) for row in found]
-    np.testing.assert_allclose(CAPYBARA.loss(table3(found)), expected, atol=6e-7)
-    baseline = [float(row["loss_bf16_term"]) for row in found]
-    np.testing.assert_allclose(CAPYBARA.baseline(table3(found)), baseline, atol=6e-7)
+def test_capybara_losses_at_all_371_runs_of_table_3(law_data: Path) -> None:
+    path = law_data / "law_predictions_at_table3.csv"
+    settings, found = read_settings(path), rows(path)
+    for losses, column in (
+        (CAPYBARA.baseline(settings), "loss_bf16_term"),
+        (CAPYBARA.loss(settings), "loss_predicted"),
+    ):
+        expected = np.array([float(row[column] or "nan") for row in found])
+        known = np.isfinite(expected)
+        assert known.sum() > 340
+        np.testing.assert_allclose(losses[known], expected[known], atol=6e-7)
 
 
-def test_one_scale_per_tensor_lies_in_the_range_of_figure_12() -> None:
-    found = [row for row in rows("table3_configurations.csv") if row["B"] == "tensor"]
-    settings = table3(found)
+def test_one_scale_per_tensor_lies_in_the_range_of_figure_12(law_data: Path) -> None:
+    settings = read_settings(law_data / "table3_configurations.csv")
+    settings = settings[settings.granularity == "tensor"]
     log2_block = CAPYBARA.penalty(settings) / CAPYBARA.penalty(
         Settings.of(settings.num_params, settings.num_tokens, "e1m1", 2)
     )
@@ -134,11 +121,11 @@ def test_blocks_of_one_element_cost_nothing(size: float, tokens: float, fmt: str
     assert np.isinf(CAPYBARA.critical_tokens(settings))
 
 
-def test_layouts_from_1_to_16_bits_are_those_of_figure_5() -> None:
+def test_layouts_from_1_to_16_bits_are_those_of_figure_5(law_data: Path) -> None:
     labels = "E0M0 E1M0 E1M1 E2M1 E2M2 E3M2 E3M3 E4M3 E4M4 E5M4 E5M5 E6M5 E6M6 E7M6 E7M7 E8M7"
     found = [best_layout(bits) for bits in range(1, 17)]
     assert " ".join("E{}M{}".format(*one.best) for one in found) == labels
-    for row, one in zip(rows("optimal_layout.csv"), found, strict=True):
+    for row, one in zip(rows(law_data / "optimal_layout.csv"), found, strict=True):
         assert one.exponent_bits == pytest.approx(float(row["E_opt_continuous"]), abs=6e-5)
         assert one.mantissa_bits == pytest.approx(float(row["M_opt_continuous"]), abs=6e-5)
         if one.second:

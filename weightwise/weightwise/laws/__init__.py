@@ -1,6 +1,14 @@
 """What a training run will reach and cost: laws of loss with and without quantization."""
 
 from weightwise.laws.dense import BESIROGLU, HOFFMANN, Chinchilla, OpenAI
+from weightwise.laws.fit import (
+    Fit,
+    Validation,
+    biases,
+    cross_validate,
+    extrapolate,
+    fit,
+)
 from weightwise.laws.law import (
     Extrapolation,
     Hull,
@@ -20,6 +28,7 @@ from weightwise.laws.precision import (
     Kumar,
     PostTraining,
 )
+from weightwise.laws.runs import Runs, read_runs, read_settings
 
 __all__ = [
     "BESIROGLU",
@@ -31,6 +40,7 @@ __all__ = [
     "Capybara",
     "Chinchilla",
     "Extrapolation",
+    "Fit",
     "Hull",
     "Kumar",
     "Law",
@@ -39,9 +49,17 @@ __all__ = [
     "Optimum",
     "PostTraining",
     "Prediction",
+    "Runs",
     "Settings",
+    "Validation",
     "best_layout",
+    "biases",
     "constants",
+    "cross_validate",
+    "extrapolate",
+    "fit",
     "optimal_training",
     "predict",
+    "read_runs",
+    "read_settings",
 ]

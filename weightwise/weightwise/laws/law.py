@@ -214,7 +214,11 @@ class Law(Protocol):
     """A law: constants, where they hold, and a loss for settings."""
 
     title: ClassVar[str]
-    hull: Hull | None
+
+    @property
+    def hull(self) -> Hull | None:
+        """Where it was fitted, if that is known."""
+        ...
 
     def loss(self, settings: Settings) -> Floats:
         """Losses in nats a token, shape (R,)."""
