@@ -15,6 +15,7 @@ PACKAGES = {
     "weightwise": (
         "weightwise",
         "weightwise.numerics",
+        "weightwise.laws",
         "weightwise.lm",
         "weightwise.optim",
         "weightwise.train",
@@ -98,7 +99,7 @@ def commands_of(library):
 
 def options_of(library, command):
     """Long options that a command's help names."""
-    words = help_of(library, command).replace("│", " ").replace(",", " ").split()
+    words = help_of(library, *command.split()).replace("│", " ").replace(",", " ").split()
     options = {
         word.split("=")[0].strip("[]{}()|.") for word in words if word.startswith(("--", "[--"))
     }

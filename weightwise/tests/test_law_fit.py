@@ -68,13 +68,7 @@ def small_grid() -> Settings:
         Settings.of(size, tokens, fmt, block)
         for size in (4e7, 1e8, 6e8)
         for tokens in (1e10, 3e10, 1e11)
-        for fmt, block in (
-            (None, 32),
-            ("e1m1", 32),
-            ("e2m1", 128),
-            ("e3m2", 64),
-            ("e3m2", "channel"),
-        )
+        for fmt, block in formats
     ]
     names = ("num_params", "num_tokens", "exponent_bits", "mantissa_bits", "granularity")
     return Settings(

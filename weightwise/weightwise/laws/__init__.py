@@ -1,6 +1,7 @@
 """What a training run will reach and cost: laws of loss with and without quantization."""
 
 from weightwise.laws.dense import BESIROGLU, HOFFMANN, Chinchilla, OpenAI
+from weightwise.laws.files import load_fit, save_fit
 from weightwise.laws.fit import (
     Fit,
     Validation,
@@ -58,8 +59,10 @@ __all__ = [
     "cross_validate",
     "extrapolate",
     "fit",
+    "load_fit",
     "optimal_training",
     "predict",
     "read_runs",
     "read_settings",
+    "save_fit",
 ]

@@ -281,15 +281,15 @@ class _Problem:
     def _terms(self, point: Floats) -> tuple[Floats, Floats]:
         """Losses that a point predicts, shape (R,), and their derivatives, (R, K + J)."""
         theta, logs = np.split(point, [self._num_exponents])
-        values, slopes = self._features(theta)
-        parts = np.exp(logs)[:, None] * values
-        by_theta = np.einsum("j,jkr->rk", np.exp(logs), slopes)
+        # Least squares takes back a step to where a term is not finite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values, slopes = self._features(theta)
+            parts = np.exp(logs)[:, None] * values
+            by_theta = np.einsum("j,jkr->rk", np.exp(logs), slopes)
         return parts.sum(axis=0), np.concatenate([by_theta, parts.T], axis=1)
 
     def _residuals(self, point: Floats) -> Floats:
-        # Least squares takes back a step to where a term is infinite.
-        with np.errstate(over="ignore"):
-            loss = self._terms(point)[0]
+        loss = self._terms(point)[0]
         return np.log(loss / self._losses) if self._is_huber else loss - self._losses
 
     def _jacobian(self, point: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The command line: ``weightwise train``, ``generate`` and ``demo``.
+"""The command line: ``weightwise train``, ``generate``, ``law …`` and ``demo``.
 
 Results go to standard output, talk to standard error. Exit codes: 0 done; 1 the run stopped
 before its end (it diverged, or a signal came); 2 wrong usage or bad input, told in one line.
@@ -17,6 +17,7 @@ import tyro
 from rich.console import Console
 
 from weightwise import __version__
+from weightwise.cli import law
 from weightwise.demo import run_demo
 from weightwise.lm import Tokenizer, generate
 from weightwise.recipes import load_recipe
@@ -151,6 +152,10 @@ def demo_command(out: Path = Path("out"), seed: int = 1, steps: int | None = Non
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train_command,
     "generate": generate_command,
+    "law fit": law.fit_command,
+    "law compare": law.compare_command,
+    "law predict": law.predict_command,
+    "law plan": law.plan_command,
     "demo": demo_command,
 }
 
@@ -187,11 +192,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     """Parse the words and call the command; usage errors leave with exit code 2."""
+    if words[:1] == ["law"]:
+        group = {name.split()[1]: call for name, call in COMMANDS.items() if "law " in name}
+        return _parse(group, "weightwise law", law.__doc__ or "", words[1:])
+    return _parse(
+        COMMANDS | {"law": _law_group},
+        "weightwise",
+        "Train language models in few bits and use them. --version prints the version.",
+        words,
+    )
+
+
+def _law_group() -> int:
+    """Laws of loss: fit, compare, predict, plan; see weightwise law --help."""
+    raise AssertionError("the words after law are parsed apart")
+
+
+def _parse(
+    commands: dict[str, Callable[..., int]], prog: str, description: str, words: list[str]
+) -> int:
+    single = {name: call for name, call in commands.items() if " " not in name}
     code: int = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="weightwise",
-        description="Train language models in few bits and use them. --version prints the version.",
-        args=words,
+        single, prog=prog, description=description, args=words
     )
     return code
 

@@ -1,0 +1,152 @@
+"""The law commands as people call them, from an empty folder."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from weightwise.cli import main
+from weightwise.laws import CAPYBARA, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Call = Callable[..., tuple[int, str, str]]
+
+FORMATS = ("bf16", "e1m1", "e2m1", "e3m2", "e4m3")
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
+    """Run a command in an empty folder; gives code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(words)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Runs of Capybara's own making with a little noise, and one that diverged."""
+    rng = np.random.default_rng(0)
+    lines = ["num_params,num_tokens,format,block_size,loss,status"]
+    for size in (4e7, 8e7, 1.6e8, 6e8):
+        for tokens in (1e10, 3e10, 1e11):
+            for name in FORMATS:
+                fmt = None if name == "bf16" else name
+                loss = CAPYBARA.loss(Settings.of(size, tokens, fmt, 32))[0]
+                loss += 0.002 * rng.standard_normal()
+                block = "" if fmt is None else "32"
+                lines.append(f"{size},{tokens},{name},{block},{loss},done")
+    lines.append("1e8,1e10,e1m1,32,,diverged")
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_fit_then_predict_with_intervals(call: Call, runs: Path) -> None:
+    """The fitted law finds the truth between the ends of its interval."""
+    code, out, _ = call(
+        "law", "fit", str(runs), "--samples", "50", "--out", "law.json", "--json", "--law",
+        "capybara",
+    )  # fmt: skip
+    found = json.loads(out)
+    assert code == 0
+    assert (found["num_runs"], found["num_diverged"]) == (60, 1)
+    low, high = found["intervals"]["delta"]
+    assert low < found["constants"]["delta"] < high
+    assert set(found["bias"]) == {"16 bits", "E1M1", "E2M1", "E3M2", "E4M3"}
+    words = ("--params", "1e8", "--tokens", "5e10", "--format", "e2m1", "--block", "32")
+    code, out, _ = call("law", "predict", "--law", "law.json", *words, "--level", "0.99", "--json")
+    answer = json.loads(out)
+    truth = CAPYBARA.loss(Settings.of(1e8, 5e10, "e2m1", 32))[0]
+    assert answer["rows"][0]["low"] < truth < answer["rows"][0]["high"]
+    assert answer["warnings"] == []
+    code, out, _ = call("law", "plan", "--law", "law.json", "--compute", "1e21", "--json")
+    assert json.loads(out)["bits"] == pytest.approx(4.2, abs=0.3)
+
+
+def test_fit_for_people_shows_constants_and_bias(call: Call, runs: Path) -> None:
+    """Without --json there are tables to read."""
+    code, out, err = call("law", "fit", str(runs), "--samples", "5")
+    assert code == 0
+    assert "epsilon" in out
+    assert "60 runs, 1 diverged and left out" in out
+    assert "E1M1" in out
+    assert "Traceback" not in err
+
+
+def test_compare_puts_the_right_law_first(call: Call, runs: Path) -> None:
+    """Capybara made the runs, so it predicts unseen ones best."""
+    code, out, _ = call("law", "compare", str(runs), "--json")
+    laws = json.loads(out)["laws"]
+    assert code == 0
+    assert min(laws, key=lambda name: laws[name]["rmse_cross_validated"]) == "capybara"
+    assert laws["capybara"]["rmse_largest_size"] < laws["kumar"]["rmse_largest_size"]
+    code, out, _ = call("law", "compare", str(runs))
+    assert out.index("capybara") < out.index("chinchilla")
+
+
+def test_predict_a_table_of_settings(call: Call, tmp_path: Path) -> None:
+    """A table without losses gives one row each, and warnings where the law never was."""
+    (tmp_path / "asked.csv").write_text("N,D,format,B\n1e8,5e10,e4m3,128\n7e10,1e13,bf16,\n")
+    code, out, err = call("law", "predict", "--settings", "asked.csv", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["rows"][1]["critical_tokens"] is None
+    assert len(answer["warnings"]) == 2
+    code, out, err = call("law", "predict", "--settings", "asked.csv")
+    assert code == 0
+    assert "outside of the fitted" in err
+
+
+def test_plan_with_a_table_of_costs(call: Call) -> None:
+    """Where FP6 costs as much as FP8, FP8 is better."""
+    words = ("law", "plan", "--compute", "1e24", "--cost", "6=0.5", "8=0.5", "16=1")
+    code, out, err = call(*words)
+    assert code == 0
+    assert out.startswith("bits       8.000")
+    assert "refit the law" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("law", "fit", "none.csv"), "none.csv"),
+        (("law", "predict"), "params, tokens: expected both"),
+        (("law", "predict", "--law", "x", "--params", "1", "--tokens", "1"), "law: expected"),
+        (
+            ("law", "predict", "--params", "1e8", "--tokens", "1e9", "--format", "e4m3",
+             "--block", "row"),
+            "block: expected a whole number",
+        ),
+        (("law", "plan", "--compute", "-1"), "compute: expected a finite number above 0"),
+        (("law", "plan", "--compute", "1e21", "--law", "hoffmann"), "expected a Capybara law"),
+        (("law", "plan", "--compute", "1e21", "--cost", "8"), "cost: expected BITS=COST"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_told_in_one_line(call: Call, words: tuple[str, ...], message: str) -> None:
+    """Exit code 2 and a line that names the option."""
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_broken_law_files_are_refused(call: Call, tmp_path: Path) -> None:
+    """Neither other JSON nor other text is taken for a law."""
+    for text in ("{}", "[]", "no", '{"law": "capybara", "fitted": null, "constants": {}}'):
+        (tmp_path / "law.json").write_text(text)
+        code, _, err = call("law", "predict", "--law", "law.json", "--params", "1", "--tokens", "1")
+        assert code == 2
+        assert "law.json" in err
