@@ -93,7 +93,8 @@ def fit_command(
     shown = Table("constant", "value", f"{level:.0%} interval")
     for name, value in constants(found.law).items():
         ends = intervals.get(name)
-        shown.add_row(name, f"{value:.6g}", "{:.4g} to {:.4g}".format(*ends) if ends else "")
+        spread = ends and ("kept" if ends[0] == ends[1] else "{:.4g} to {:.4g}".format(*ends))
+        shown.add_row(name, f"{value:.6g}", spread or "")
     console.print(shown)
     left_out = f", {table.num_diverged} diverged and left out" if table.num_diverged else ""
     console.print(
