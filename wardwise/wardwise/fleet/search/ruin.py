@@ -199,13 +199,13 @@ class Ruin:
         """Run a batch of the compiled loop; returns how often the best was improved."""
         count = self._watch.batch(self._iterations_per_s)
         start = time.perf_counter()
-        improvements = anneal(
+        improvements, done = anneal(
             self._packed, self._fleet.chains, self._weights, self._work, Strings(),
             state, temperature, is_emptying, count,
         )  # fmt: skip
         elapsed_s = max(time.perf_counter() - start, 1e-6)
-        self._iterations_per_s = 0.5 * (self._iterations_per_s + count / elapsed_s)
-        self._watch.advance(count)
+        self._iterations_per_s = 0.5 * (self._iterations_per_s + done / elapsed_s)
+        self._watch.advance(int(done))
         return int(improvements)
 
     def _pay(self, *, robots: float, penalty: float) -> None:

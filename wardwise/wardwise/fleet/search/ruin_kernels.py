@@ -116,11 +116,11 @@ def anneal(packed, chains, weights, work, strings, state, temperature, is_emptyi
 
     Returns
     -------
-    num_improvements
-        How often the best was improved; its chains stand in `work`.
+    num_improvements, num_done
+        How often the best was improved, its chains stand in `work`; iterations that ran.
     """
     num_improvements = 0
-    for _ in range(iterations):
+    for done in range(iterations):
         size = _ruin(packed, chains, work, strings)
         size = _add_absent(chains, work, size)
         _sort(packed, work, size)
@@ -141,12 +141,12 @@ def anneal(packed, chains, weights, work, strings, state, temperature, is_emptyi
         work.tally[0] = 0
         if is_emptying and num_absent == 0:
             keep(chains, work)
-            return 1
+            return 1, done + 1
         if not is_emptying and num_absent <= state[3] and cost < state[1] - EPSILON:
             state[1] = cost
             num_improvements += 1
             keep(chains, work)
-    return num_improvements
+    return num_improvements, iterations
 
 
 @kernel
