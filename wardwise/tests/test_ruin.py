@@ -79,6 +79,23 @@ def annealed(packed: Packed, seed: int, *, iterations: int) -> tuple[Fleet, Work
     return fleet, work, state
 
 
+def test_emptying_says_after_how_many_iterations_it_ended() -> None:
+    """The pace of the search comes from iterations that ran, not from those asked for."""
+    packed = pack(generate_hospital(num_wards=12, hours=2, seed=1), Objective.HIERARCHICAL)
+    fleet = cheapest_first(packed)
+    assert not fleet.unserved()
+    requests = np.flatnonzero(is_request(packed))
+    work = make_work(packed, fleet.chains, np.random.default_rng(1), requests)
+    fleet.release(requests[:1])
+    state = np.array([0.0, 0.0, 1.0, 0.0])
+    found, done = anneal(
+        packed, fleet.chains, plan_weights(packed), work, Strings(), state, 1.0, True, 10**6
+    )
+    assert (found, state[2]) == (1, 0)
+    assert not fleet.unserved()
+    assert 1 <= done < 1000
+
+
 @given(st.integers(0, 10_000), st.booleans())
 @settings(max_examples=25)
 def test_running_cost_and_chains_equal_those_built_afresh(seed: int, is_metric: bool) -> None:
