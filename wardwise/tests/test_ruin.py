@@ -96,6 +96,14 @@ def test_emptying_says_after_how_many_iterations_it_ended() -> None:
     assert 1 <= done < 1000
 
 
+@pytest.mark.parametrize("max_iterations", [1, 2, 5, 60])
+def test_however_few_iterations_end_with_a_plan(max_iterations: int) -> None:
+    """Emptying robots may use up all that is granted."""
+    hospital = generate_hospital(num_wards=12, hours=2, seed=1)
+    plan = solve(hospital, objective="hierarchical", max_iterations=max_iterations, seed=1)
+    assert check(hospital, plan).is_feasible
+
+
 @given(st.integers(0, 10_000), st.booleans())
 @settings(max_examples=25)
 def test_running_cost_and_chains_equal_those_built_afresh(seed: int, is_metric: bool) -> None:

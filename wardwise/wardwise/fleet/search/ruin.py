@@ -126,9 +126,9 @@ class Ruin:
         is_tried
             False if somebody stays unserved, or the time is too short for two plans.
         """
-        if self._fleet.unserved():
-            return False
         begun = self._watch.spent()
+        if begun >= until or self._fleet.unserved():
+            return False
         iterations = self._watch.left(self._iterations_per_s) * (until - begun) / (1 - begun)
         num_plans = int(iterations / (PLAN_ITERATIONS * len(self._work.requests)))
         num_plans = min(num_plans, NUM_PLANS)
