@@ -97,6 +97,25 @@ def test_compare_puts_the_right_law_first(call: Call, runs: Path) -> None:
     assert out.index("capybara") < out.index("chinchilla")
 
 
+def test_compare_runs_without_quantization(call: Call, tmp_path: Path) -> None:
+    """Laws that need quantized runs are named, the others compared."""
+    lines = [
+        f"{size},{tokens},{2 + 400 / size**0.34 + 400 / tokens**0.28}"
+        for size in (1e7, 1e8, 1e9)
+        for tokens in (1e9, 1e10, 1e11)
+    ]
+    (tmp_path / "runs.csv").write_text("\ufeffN,D,L\n" + "\n".join(lines), encoding="utf-8")
+    code, out, _ = call("law", "compare", "runs.csv", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    refused = [
+        f"{name}: expected runs with quantization, got none" for name in ("capybara", "kumar")
+    ]
+    assert answer["refused"] == refused
+    assert answer["laws"]["chinchilla"]["rmse"] < 1e-6
+    assert call("law", "fit", "runs.csv")[0] == 2
+
+
 def test_predict_a_table_of_settings(call: Call, tmp_path: Path) -> None:
     """A table without losses gives one row each, and warnings where the law never was."""
     (tmp_path / "asked.csv").write_text("N,D,format,B\n1e8,5e10,e4m3,128\n7e10,1e13,bf16,\n")

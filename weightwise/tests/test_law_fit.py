@@ -29,7 +29,7 @@ from weightwise.laws.families import FAMILIES
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Spread of estimates over 40 fits in the method sheet, section 6.3, by noise of the loss.
+# Spread of estimates over 40 reference fits by noise of the loss.
 SPREAD = {
     0.002: {"n": 0.68, "alpha": 0.0007, "d": 1505, "beta": 0.0010, "epsilon": 0.0025,
             "gamma": 347, "delta": 0.0124, "nu": 0.0088},
@@ -80,6 +80,7 @@ def small_grid() -> Settings:
 
 
 def test_chinchilla_runs_give_the_published_optimum(law_data: Path) -> None:
+    """The fit of Besiroglu et al. on 240 runs."""
     found = fit("chinchilla", *chinchilla_runs(law_data, 5))
     assert found.objective <= 0.00101828
     expected = {"n": 477.83, "alpha": 0.3473, "d": 2143.4, "beta": 0.3672, "epsilon": 1.8172}
@@ -88,6 +89,7 @@ def test_chinchilla_runs_give_the_published_optimum(law_data: Path) -> None:
 
 
 def test_all_chinchilla_runs_show_what_outliers_do(law_data: Path) -> None:
+    """Five runs more change d sixfold."""
     found = fit("chinchilla", *chinchilla_runs(law_data, 0))
     assert found.objective == pytest.approx(0.0018260105, abs=1e-9)
     assert constants(found.law)["d"] == pytest.approx(12845.6, rel=1e-4)
@@ -95,6 +97,7 @@ def test_all_chinchilla_runs_show_what_outliers_do(law_data: Path) -> None:
 
 @pytest.mark.parametrize("objective", ["squares", "huber"])
 def test_constants_come_back_from_runs_without_noise(grid: Settings, objective: str) -> None:
+    """Both objectives find them to five digits."""
     settings = grid
     assert len(settings) == 343
     found = fit("capybara", settings, CAPYBARA.loss(settings), objective=objective)
@@ -106,6 +109,7 @@ def test_constants_come_back_from_runs_without_noise(grid: Settings, objective: 
 def test_constants_come_back_from_noisy_runs_within_the_spread(
     grid: Settings, noise: float
 ) -> None:
+    """Twenty fits scatter as the published forty."""
     settings, rng = grid, np.random.default_rng(11)
     clean, estimates = CAPYBARA.loss(settings), []
     for _ in range(20):
@@ -118,6 +122,7 @@ def test_constants_come_back_from_noisy_runs_within_the_spread(
 
 
 def test_bits_alone_are_biased_on_capybara_runs_as_in_figure_1(grid: Settings) -> None:
+    """Error, largest error and signs."""
     settings = grid
     losses = CAPYBARA.loss(settings)
     found = fit("kumar", settings, losses, objective="squares")
@@ -141,6 +146,7 @@ def test_bits_alone_are_biased_on_capybara_runs_as_in_figure_1(grid: Settings) -
     ],
 )
 def test_every_law_finds_itself(name: str, law: Chinchilla) -> None:
+    """A fit of a law's own losses returns its constants."""
     settings = small_grid()
     found = fit(name, settings, law.loss(settings))
     assert found.rmse < 1e-7
@@ -150,6 +156,7 @@ def test_every_law_finds_itself(name: str, law: Chinchilla) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_derivatives_agree_with_differences(name: str) -> None:
+    """At points of the grid of starts."""
     settings = small_grid()
     family = FAMILIES[name](settings)
     for theta in list(family.starts())[::4]:
@@ -164,6 +171,7 @@ def test_derivatives_agree_with_differences(name: str) -> None:
 
 
 def test_intervals_from_resampled_runs_hold_the_truth(grid: Settings) -> None:
+    """They are narrow, and progress is told."""
     settings = grid
     noise = 0.005 * np.random.default_rng(3).standard_normal(len(settings))
     done: list[int] = []
@@ -179,6 +187,7 @@ def test_intervals_from_resampled_runs_hold_the_truth(grid: Settings) -> None:
 
 
 def test_the_right_law_wins_on_runs_that_were_left_out(grid: Settings) -> None:
+    """At random, and with the largest size left out."""
     settings = grid
     losses = CAPYBARA.loss(settings)
     losses = losses + 0.005 * np.random.default_rng(5).standard_normal(len(losses))
@@ -189,6 +198,7 @@ def test_the_right_law_wins_on_runs_that_were_left_out(grid: Settings) -> None:
 
 
 def test_same_seed_same_intervals(law_data: Path) -> None:
+    """The bootstrap draws from its seed alone."""
     settings, losses = chinchilla_runs(law_data, 5)
     first, second = (fit("chinchilla", settings, losses, num_samples=3, seed=4) for _ in range(2))
     assert first.samples == second.samples
@@ -203,16 +213,19 @@ def test_same_seed_same_intervals(law_data: Path) -> None:
     ],
 )
 def test_impossible_fits_are_refused(name: str, losses: list[float], message: str) -> None:
+    """Name, shape and sign of what is given."""
     with pytest.raises(ValueError, match=message):
         fit(name, small_grid(), np.array(losses))
 
 
 def test_too_few_runs_are_refused() -> None:
+    """Fewer runs than constants have no one answer."""
     with pytest.raises(ValueError, match="chinchilla has 5 constants"):
         fit("chinchilla", Settings.of([1e8, 1e9], 1e10), np.array([2.0, 2.1]))
 
 
 def test_files_of_both_kinds_give_the_same_runs(tmp_path: Path) -> None:
+    """Long and short names, both ways to name a format."""
     table = tmp_path / "runs.csv"
     table.write_text(
         "name,N,D,format,B,loss,status\n"
@@ -256,6 +269,7 @@ def test_files_of_both_kinds_give_the_same_runs(tmp_path: Path) -> None:
 def test_malformed_files_are_refused_by_line_and_column(
     tmp_path: Path, name: str, text: str | bytes, message: str
 ) -> None:
+    """Numbers, formats, columns, encodings."""
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message):

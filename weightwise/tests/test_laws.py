@@ -36,7 +36,7 @@ FORMATS = st.sampled_from(["e1m1", "e2m1", "e3m2", "e4m3", "e5m2", "e8m7"])
 SIZES = st.floats(1e6, 1e12)
 TOKENS = st.floats(1e8, 1e15)
 BLOCKS = st.sampled_from([16, 32, 128, "channel"])
-# Table of section 3.7 of the method sheet, B = 128: C, P, D, N, loss.
+# Closed forms of appendix E of the paper at B = 128: C, P, D, N, loss.
 JOINT = (
     (1e21, 4.190, 8.03e10, 7.93e9, 2.3942),
     (1e22, 4.446, 1.63e11, 3.69e10, 2.2452),
@@ -58,6 +58,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_capybara_constants_to_the_printed_digits() -> None:
+    """The derived constants of appendices C to E."""
     assert round(CAPYBARA.gamma_rho, 3) == 160.697
     assert round(CAPYBARA.gamma_n, 2) == 11125.76
     assert round(CAPYBARA.gamma_tokens, 9) == 2.243280e-3
@@ -66,6 +67,7 @@ def test_capybara_constants_to_the_printed_digits() -> None:
 
 
 def test_capybara_losses_at_all_371_runs_of_table_3(law_data: Path) -> None:
+    """With and without the penalty, wherever B is known."""
     path = law_data / "law_predictions_at_table3.csv"
     settings, found = read_settings(path), rows(path)
     for losses, column in (
@@ -79,6 +81,7 @@ def test_capybara_losses_at_all_371_runs_of_table_3(law_data: Path) -> None:
 
 
 def test_one_scale_per_tensor_lies_in_the_range_of_figure_12(law_data: Path) -> None:
+    """Some 16 at the least N / D and 55 at the largest."""
     settings = read_settings(law_data / "table3_configurations.csv")
     settings = settings[settings.granularity == "tensor"]
     log2_block = CAPYBARA.penalty(settings) / CAPYBARA.penalty(
@@ -89,6 +92,7 @@ def test_one_scale_per_tensor_lies_in_the_range_of_figure_12(law_data: Path) -> 
 
 
 def test_critical_tokens_of_a_model_with_1e9_parameters() -> None:
+    """1730, 27 and 0.4 trillion in the paper."""
     found = [
         float(CAPYBARA.critical_tokens(Settings.of(1e9, 1e12, name))[0])
         for name in ("e8m7", "e4m3", "e2m1")
@@ -98,6 +102,7 @@ def test_critical_tokens_of_a_model_with_1e9_parameters() -> None:
 
 @given(SIZES, FORMATS, BLOCKS)
 def test_loss_is_least_at_the_critical_tokens(size: float, fmt: str, block: int) -> None:
+    """A tenth fewer or more tokens are worse."""
     tokens = CAPYBARA.critical_tokens(Settings.of(size, 1e12, fmt, block))
     least, *around = (
         CAPYBARA.loss(Settings.of(size, tokens * factor, fmt, block))[0] for factor in (1, 0.9, 1.1)
@@ -109,6 +114,7 @@ def test_loss_is_least_at_the_critical_tokens(size: float, fmt: str, block: int)
 def test_effective_parameters_reach_the_same_loss_without_quantization(
     size: float, tokens: float, fmt: str, block: int
 ) -> None:
+    """The definition of equation 36."""
     settings = Settings.of(size, tokens, fmt, block)
     fewer = Settings.of(CAPYBARA.effective_params(settings), tokens)
     np.testing.assert_allclose(CAPYBARA.loss(fewer), CAPYBARA.loss(settings), rtol=1e-12)
@@ -116,12 +122,14 @@ def test_effective_parameters_reach_the_same_loss_without_quantization(
 
 @given(SIZES, TOKENS, FORMATS)
 def test_blocks_of_one_element_cost_nothing(size: float, tokens: float, fmt: str) -> None:
+    """Every element has a scale of its own, so nothing is rounded."""
     settings = Settings.of(size, tokens, fmt, 1)
     assert CAPYBARA.loss(settings) == CAPYBARA.loss(Settings.of(size, tokens))
     assert np.isinf(CAPYBARA.critical_tokens(settings))
 
 
 def test_layouts_from_1_to_16_bits_are_those_of_figure_5(law_data: Path) -> None:
+    """Whole and continuous splits, and the second best."""
     labels = "E0M0 E1M0 E1M1 E2M1 E2M2 E3M2 E3M3 E4M3 E4M4 E5M4 E5M5 E6M5 E6M6 E7M6 E7M7 E8M7"
     found = [best_layout(bits) for bits in range(1, 17)]
     assert " ".join("E{}M{}".format(*one.best) for one in found) == labels
@@ -138,12 +146,14 @@ def test_layouts_from_1_to_16_bits_are_those_of_figure_5(law_data: Path) -> None
     [(1e10, 3.52), (1e11, 4.27), (1e12, 5.18), (1e13, 6.28), (1e14, 7.62), (1e15, 9.25)],
 )
 def test_best_bits_for_given_tokens(tokens: float, bits: float) -> None:
+    """They do not depend on the compute."""
     for compute in (1e21, 1e27):
         found = optimal_training(compute=compute, num_tokens=tokens)
         assert round(found.bits, 2) == bits
 
 
 def test_best_bits_for_given_parameters_follow_the_closed_form() -> None:
+    """Appendix E without overhead."""
     law, size = CAPYBARA, 1e10
     power = law.delta + law.nu + 2 * law.beta
     for compute in (1e21, 1e24, 1e27):
@@ -157,6 +167,7 @@ def test_best_bits_for_given_parameters_follow_the_closed_form() -> None:
 def test_joint_optimum_of_bits_parameters_and_tokens(
     compute: float, bits: float, tokens: float, size: float, loss: float
 ) -> None:
+    """Ten orders of magnitude of compute."""
     found = optimal_training(compute=compute)
     assert round(found.bits, 3) == bits
     assert found.num_tokens == pytest.approx(tokens, rel=4e-3)  # a flat minimum
@@ -167,6 +178,7 @@ def test_joint_optimum_of_bits_parameters_and_tokens(
 @pytest.mark.parametrize("overhead", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("fixed", ["nothing", "num_params", "num_tokens", "bits"])
 def test_optima_agree_with_a_numerical_minimiser(fixed: str, overhead: float) -> None:
+    """Whatever is kept fixed, and with overhead."""
     law, compute = CAPYBARA, 1e23
     given = {"num_params": 1e10, "num_tokens": 1e12, "bits": 5.0}.get(fixed)
     kept = {fixed: given} if given else {}
@@ -191,6 +203,7 @@ def test_optima_agree_with_a_numerical_minimiser(fixed: str, overhead: float) ->
 
 
 def test_a_table_of_costs_chooses_among_its_own_bits() -> None:
+    """Linear costs give the rounded optimum, FP6 at the price of FP8 loses."""
     as_law = optimal_training(compute=1e24, costs={bits: bits / 16 for bits in (4, 5, 6, 8)})
     assert as_law.bits == 5
     same = optimal_training(compute=1e24, costs={6: 0.5, 8: 0.5, 16: 1.0})
@@ -210,23 +223,27 @@ def test_a_table_of_costs_chooses_among_its_own_bits() -> None:
     ],
 )
 def test_impossible_questions_are_refused(options: dict, message: str) -> None:
+    """The message names the argument."""
     with pytest.raises(ValueError, match=message):
         optimal_training(**options)
 
 
 def test_kumar_advises_seven_bits_whatever_the_compute() -> None:
+    """With the published constants, and the root without offsets."""
     assert round(KUMAR.optimal_bits(), 2) == 7.00
     equal = Kumar(n=1, alpha=0.5, d=1, beta=0.5, epsilon=1, gammas=(1.0, 1.0, 1.0))
     assert round(equal.optimal_bits(), 5) == 1.90381
 
 
 def test_kumar_with_many_bits_is_a_law_without_quantization() -> None:
+    """Fewer bits only ever cost."""
     assert KUMAR.loss(1e8, 1e10) == KUMAR.n / 1e8**0.4965 + KUMAR.d / 1e10**0.4965 + KUMAR.epsilon
     fewer = KUMAR.loss(1e8, 1e10, weight_bits=4)
     assert fewer > KUMAR.loss(1e8, 1e10, weight_bits=8) > KUMAR.loss(1e8, 1e10)
 
 
 def test_quantizing_after_training_hurts_beyond_the_critical_tokens() -> None:
+    """A tenth fewer or more tokens are worse."""
     tokens = KUMAR_POST_TRAINING.critical_tokens(KUMAR, 1e8, 3)
 
     def loss(data: float) -> float:
@@ -236,12 +253,14 @@ def test_quantizing_after_training_hurts_beyond_the_critical_tokens() -> None:
 
 
 def test_bits_alone_cannot_tell_exponent_from_mantissa() -> None:
+    """E2M1 and E1M2 are the same to it."""
     law = BitsOnly(n=69.0, alpha=0.24, d=7e4, beta=0.5, epsilon=1.9, gamma=1.5)
     losses = [law.loss(Settings.of(1e8, 1e10, name))[0] for name in ("e2m1", "e1m2", "e8m7", None)]
     assert losses[0] == losses[1] > losses[2] > losses[3]
 
 
 def test_chinchilla_optimum_beats_its_neighbours() -> None:
+    """It spends exactly the compute."""
     for law in (HOFFMANN, BESIROGLU):
         size, tokens = law.optimal(1e22)
         assert 6 * size * tokens == pytest.approx(1e22)
@@ -253,11 +272,13 @@ def test_chinchilla_optimum_beats_its_neighbours() -> None:
 
 
 def test_openai_form_meets_chinchilla_where_data_are_endless() -> None:
+    """At N = n the loss is 1."""
     law = OpenAI(n=8.8e13, alpha=0.076, d=5.4e13, beta=0.095, epsilon=0.0)
     assert law.loss(Settings.of(8.8e13, 1e40))[0] == pytest.approx(1.0)
 
 
 def test_questions_outside_of_the_fit_are_answered_with_warnings() -> None:
+    """One warning for each field, none inside."""
     inside = predict(CAPYBARA, Settings.of(1e8, 5e10, "e4m3", 128))
     assert not inside.warnings
     assert inside.low is None
@@ -270,6 +291,7 @@ def test_questions_outside_of_the_fit_are_answered_with_warnings() -> None:
 
 
 def test_intervals_hold_the_middle_of_the_samples() -> None:
+    """Eleven known laws have known quantiles."""
     settings = Settings.of([1e8, 1e9], 1e10)
     laws = tuple(HOFFMANN.__class__(n=1, alpha=1, d=1, beta=1, epsilon=e) for e in range(11))
     found = predict(laws[5], settings, laws, level=0.8)
@@ -292,6 +314,7 @@ def test_intervals_hold_the_middle_of_the_samples() -> None:
     ],
 )
 def test_settings_out_of_range_name_row_and_field(change: dict, message: str) -> None:
+    """Each array has its own range."""
     good = {
         "num_params": np.array(1e8), "num_tokens": np.array(1e10), "exponent_bits": np.array(4.0),
         "mantissa_bits": np.array(3.0), "granularity": np.array("block"),

@@ -34,6 +34,8 @@ from weightwise.laws import (
 
 if TYPE_CHECKING:
     from weightwise.laws import Law
+    from weightwise.laws.fit import Objective
+    from weightwise.laws.law import Floats
 
 Json = Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff]
 FittedLaw = Literal["capybara", "kumar", "chinchilla", "openai"]
@@ -125,24 +127,16 @@ def compare_command(
     table = read_runs(runs)
     settings, losses = table.settings, table.losses
     rows: dict[str, dict[str, Any]] = {}
+    refused = []
     for name in ALL_LAWS:
-        found = fit(name, settings, losses, objective=objective)
-        unseen = cross_validate(
-            name, settings, losses, num_folds=folds, objective=objective, seed=seed
-        )
-        row: dict[str, Any] = {
-            "rmse": found.rmse,
-            "bic": found.bic,
-            "rmse_cross_validated": unseen.rmse,
-        }
         try:
-            larger = extrapolate(name, settings, losses, objective=objective)
-            row |= {"rmse_largest_size": larger.rmse, "bias_largest_size": larger.bias}
-        except ValueError:  # one size, or too few runs without the largest
-            row |= {"rmse_largest_size": None, "bias_largest_size": None}
-        rows[name] = {**row, "bias": biases(found.law, settings, losses)}
+            rows[name] = _errors(name, settings, losses, objective, folds, seed)
+        except ValueError as error:
+            refused.append(str(error))
+    if not rows:
+        raise ValueError(refused[0])
     if as_json:
-        _print_json(num_runs=len(losses), laws=rows)
+        _print_json(num_runs=len(losses), laws=rows, refused=refused)
         return 0
     console = Console()
     shown = Table("law", "error", "unseen runs", "largest size unseen", "its bias", "BIC")
@@ -154,6 +148,7 @@ def compare_command(
         )  # fmt: skip
     console.print(shown)
     console.print(f"{len(losses)} runs; root mean squared errors in nats a token")
+    _warn(refused)
     return 0
 
 
@@ -254,6 +249,26 @@ def plan_command(
     print(f"loss       {found.loss:.4f} nats a token")
     _warn([*warnings, found.caveat])
     return 0
+
+
+def _errors(
+    name: str, settings: Settings, losses: Floats, objective: Objective, folds: int, seed: int
+) -> dict[str, Any]:
+    """How far a law is off, on runs that its fit saw and on others."""
+    found = fit(name, settings, losses, objective=objective)
+    unseen = cross_validate(name, settings, losses, num_folds=folds, objective=objective, seed=seed)
+    try:
+        larger = extrapolate(name, settings, losses, objective=objective)
+    except ValueError:  # one size, or too few runs without the largest
+        larger = None
+    return {
+        "rmse": found.rmse,
+        "bic": found.bic,
+        "rmse_cross_validated": unseen.rmse,
+        "rmse_largest_size": larger and larger.rmse,
+        "bias_largest_size": larger and larger.bias,
+        "bias": biases(found.law, settings, losses),
+    }
 
 
 def _load(name: str) -> tuple[Law, tuple[Law, ...]]:

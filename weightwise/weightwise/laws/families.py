@@ -118,10 +118,19 @@ class OpenAIFamily:
 
 @dataclass(frozen=True)
 class BitsOnlyFamily:
-    """Exponents alpha, beta, log gamma; coefficients n, d, epsilon."""
+    """Exponents alpha, beta, log gamma; coefficients n, d, epsilon.
+
+    Raises
+    ------
+    ValueError
+        If no run is quantized.
+    """
 
     settings: Settings
     num_coefficients: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        _require_quantized("kumar", self.settings)
 
     def starts(self) -> Iterator[Floats]:
         """Nine pairs with three gammas."""
@@ -132,8 +141,7 @@ class BitsOnlyFamily:
         """See `Family`."""
         dense, dense_slopes = _dense_features(self.settings, theta)
         bits = np.where(self.settings.is_quantized, self.settings.bits, np.inf)
-        # A search that strays must not meet inf * 0.
-        steps = bits * np.exp(-np.clip(theta[2], -20, 20))
+        steps = bits / self._gamma(theta)
         kept = -np.expm1(-steps)
         size = dense[0] * kept ** -theta[0]
         slopes = np.zeros((3, 3, len(self.settings)))
@@ -147,8 +155,12 @@ class BitsOnlyFamily:
     def law(self, theta: Floats, coefficients: Floats, hull: Hull | None) -> BitsOnly:
         """See `Family`."""
         n, d, epsilon = map(float, coefficients)
-        alpha, beta, gamma = float(theta[0]), float(theta[1]), float(np.exp(theta[2]))
+        alpha, beta, gamma = float(theta[0]), float(theta[1]), self._gamma(theta)
         return BitsOnly(n=n, alpha=alpha, d=d, beta=beta, epsilon=epsilon, gamma=gamma, hull=hull)
+
+    def _gamma(self, theta: Floats) -> float:
+        """Gamma, kept finite where a search strays."""
+        return float(np.exp(np.clip(theta[2], -20, 20)))
 
 
 class CapybaraFamily:
@@ -157,11 +169,17 @@ class CapybaraFamily:
     Beside runs with blocks, runs of one scale a channel add log2 B of a channel to the exponents,
     and runs of one scale a tensor the two constants of its mapping. Without blocks only their
     product with ``1 / gamma`` is known, so they keep their published values.
+
+    Raises
+    ------
+    ValueError
+        If no run is quantized.
     """
 
     num_coefficients: ClassVar[int] = 4
 
     def __init__(self, settings: Settings) -> None:
+        _require_quantized("capybara", settings)
         self.settings = settings
         sharing = settings.granularity
         self._is_channel, self._is_tensor = sharing == "channel", sharing == "tensor"
@@ -231,6 +249,11 @@ class CapybaraFamily:
             delta=delta, nu=nu, log2_channel=channel, tensor_scale=scale, tensor_power=power,
             hull=hull,
         )  # fmt: skip
+
+
+def _require_quantized(name: str, settings: Settings) -> None:
+    if not settings.is_quantized.any():
+        raise ValueError(f"{name}: expected runs with quantization, got none")
 
 
 FAMILIES: dict[str, Callable[[Settings], Family]] = {

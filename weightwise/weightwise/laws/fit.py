@@ -290,7 +290,8 @@ class _Problem:
 
     def _residuals(self, point: Floats) -> Floats:
         loss = self._terms(point)[0]
-        return np.log(loss / self._losses) if self._is_huber else loss - self._losses
+        with np.errstate(divide="ignore"):
+            return np.log(loss / self._losses) if self._is_huber else loss - self._losses
 
     def _jacobian(self, point: Floats) -> Floats:
         loss, slopes = self._terms(point)

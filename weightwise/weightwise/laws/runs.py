@@ -115,7 +115,8 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if text.strip():
                     yield line, _json_object(path, line, text)
             return
-        with path.open(encoding="utf-8", newline="") as file:
+        # Spreadsheets put a byte-order mark first.
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             for record in reader:
                 if None in record or None in record.values():
