@@ -11,9 +11,8 @@ for fmt in (None, "e4m3", "e2m1"):
 
 print("8 bits are split best as E{}M{}".format(*best_layout(8).best))
 best = optimal_training(compute=1e21)
-print(
-    f"1e21 FLOP: {best.bits:.2f} bits, {best.num_params:.3g} parameters, {best.num_tokens:.3g} tokens"
-)
+size, data = best.num_params, best.num_tokens
+print(f"1e21 FLOP: {best.bits:.2f} bits, {size:.3g} parameters, {data:.3g} tokens")
 
 for warning in predict(CAPYBARA, Settings.of(1e9, 5e10, "e5m5")).warnings:
     print(f"warning: {warning}")
