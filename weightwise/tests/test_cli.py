@@ -155,7 +155,8 @@ def test_no_resume_refuses_a_folder_with_a_run(call):
 def test_version_and_commands(call):
     """The version is the package's; the commands are those of the table."""
     assert call("--version") == (0, f"weightwise {__version__}\n", "")
-    assert list(COMMANDS) == ["train", "generate", "demo"]
+    laws = ["law fit", "law compare", "law predict", "law plan"]
+    assert list(COMMANDS) == ["train", "generate", *laws, "demo"]
 
 
 @pytest.mark.slow
