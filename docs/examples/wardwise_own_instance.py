@@ -18,7 +18,7 @@ instance = Instance(
     travel_s=metres / 0.7,  # robots drive 0.7 m/s
     distance_m=metres,
 )
-plan = solve(instance)
+plan = solve(instance, time_limit=1)
 for trip in plan.trips:
     stops = ", ".join(f"{stop.request} at {stop.start_s:.0f} s" for stop in trip.stops)
     print(f"{trip.robot}: {stops}; back at {trip.return_s:.0f} s")
