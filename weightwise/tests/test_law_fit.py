@@ -11,6 +11,7 @@ import pytest
 
 from weightwise.laws import (
     CAPYBARA,
+    QAT_W4A4,
     BitsOnly,
     Chinchilla,
     OpenAI,
@@ -61,21 +62,18 @@ def grid(law_data: Path) -> Settings:
     return settings[supports & (settings.granularity != "tensor")]
 
 
-def small_grid() -> Settings:
-    """Few runs that every law can be fitted to: sizes, tokens, formats, blocks."""
+def small_grid(name: str = "capybara") -> Settings:
+    """Few runs that a law can be fitted to: sizes, tokens, formats, blocks."""
     formats = ((None, 32), ("e1m1", 32), ("e2m1", 128), ("e3m2", 64), ("e3m2", "channel"))
-    cases = [
-        Settings.of(size, tokens, fmt, block)
-        for size in (4e7, 1e8, 6e8)
-        for tokens in (1e10, 3e10, 1e11)
-        for fmt, block in formats
-    ]
-    names = ("num_params", "num_tokens", "exponent_bits", "mantissa_bits", "granularity")
-    return Settings(
-        **{
-            name: np.concatenate([getattr(one, name) for one in cases])
-            for name in (*names, "block_size")
-        }
+    if name == "qat":
+        formats = ((None, 32), ("e1m2", 16), ("e1m2", 32), ("e1m2", 128))
+    return Settings.join(
+        [
+            Settings.of(size, tokens, fmt, block)
+            for size in (4e7, 1e8, 6e8)
+            for tokens in (1e10, 3e10, 1e11)
+            for fmt, block in formats
+        ]
     )
 
 
@@ -143,11 +141,12 @@ def test_bits_alone_are_biased_on_capybara_runs_as_in_figure_1(grid: Settings) -
         ("openai", OpenAI(n=5e8, alpha=0.24, d=1e10, beta=0.25, epsilon=1.5)),
         ("kumar", BitsOnly(n=70.0, alpha=0.24, d=7e4, beta=0.5, epsilon=1.9, gamma=1.5)),
         ("capybara", CAPYBARA),
+        ("qat", QAT_W4A4),
     ],
 )
 def test_every_law_finds_itself(name: str, law: Chinchilla) -> None:
     """A fit of a law's own losses returns its constants."""
-    settings = small_grid()
+    settings = small_grid(name)
     found = fit(name, settings, law.loss(settings))
     assert found.rmse < 1e-7
     for constant, value in constants(law).items():
@@ -157,7 +156,7 @@ def test_every_law_finds_itself(name: str, law: Chinchilla) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_derivatives_agree_with_differences(name: str) -> None:
     """At points of the grid of starts."""
-    settings = small_grid()
+    settings = small_grid(name)
     family = FAMILIES[name](settings)
     for theta in list(family.starts())[::4]:
         slopes = family.features(theta)[1]

@@ -29,6 +29,7 @@ from weightwise.laws.precision import (
     Kumar,
     PostTraining,
 )
+from weightwise.laws.qat import QAT, QAT_W4A4, QAT_W4A16, QAT_W16A4
 from weightwise.laws.runs import Runs, read_runs, read_settings
 
 __all__ = [
@@ -37,6 +38,10 @@ __all__ = [
     "HOFFMANN",
     "KUMAR",
     "KUMAR_POST_TRAINING",
+    "QAT",
+    "QAT_W4A4",
+    "QAT_W4A16",
+    "QAT_W16A4",
     "BitsOnly",
     "Capybara",
     "Chinchilla",

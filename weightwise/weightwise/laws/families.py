@@ -7,14 +7,15 @@ exponents, and no coefficient needs a guess.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 
 from weightwise.laws.dense import Chinchilla, OpenAI
 from weightwise.laws.precision import CAPYBARA, BitsOnly, Capybara
+from weightwise.laws.qat import QAT, QAT_W4A4, log2_groups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,15 @@ class Family(Protocol):
 
     num_coefficients: ClassVar[int]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The constants that exponents and coefficients stand for, (K + J) of them."""
+        ...
+
+    def at(self, settings: Settings) -> Family:
+        """The same open constants on other settings."""
+        ...
+
     def starts(self) -> Iterator[Floats]:
         """Coarse grid of exponents, each of shape (K,)."""
         ...
@@ -45,6 +55,17 @@ class Family(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _OnSettings:
+    """What all families share: settings that can be exchanged."""
+
+    settings: Settings
+
+    def at(self, settings: Settings) -> Self:
+        """See `Family`."""
+        return replace(self, settings=settings)
+
+
 def _dense_features(settings: Settings, theta: Floats) -> tuple[Floats, Floats]:
     """``N^-alpha``, ``D^-beta`` and 1 with their derivatives by alpha and beta."""
     log_size, log_data = np.log(settings.num_params), np.log(settings.num_tokens)
@@ -55,11 +76,11 @@ def _dense_features(settings: Settings, theta: Floats) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True)
-class ChinchillaFamily:
+class ChinchillaFamily(_OnSettings):
     """Exponents alpha, beta; coefficients n, d, epsilon."""
 
-    settings: Settings
     num_coefficients: ClassVar[int] = 3
+    names: ClassVar[tuple[str, ...]] = ("alpha", "beta", "n", "d", "epsilon")
 
     def starts(self) -> Iterator[Floats]:
         """Nine pairs."""
@@ -77,14 +98,14 @@ class ChinchillaFamily:
 
 
 @dataclass(frozen=True)
-class OpenAIFamily:
+class OpenAIFamily(_OnSettings):
     """``d^beta (r N^(-alpha / beta) + 1 / D)^beta + epsilon``, where ``r = n^(alpha / beta) / d``.
 
     Exponents alpha, beta, log r; coefficients ``d^beta`` and epsilon.
     """
 
-    settings: Settings
     num_coefficients: ClassVar[int] = 2
+    names: ClassVar[tuple[str, ...]] = ("alpha", "beta", "n", "d", "epsilon")
 
     def starts(self) -> Iterator[Floats]:
         """Pairs of powers, each with size and data weighing alike in the middle of the runs."""
@@ -117,20 +138,17 @@ class OpenAIFamily:
 
 
 @dataclass(frozen=True)
-class BitsOnlyFamily:
-    """Exponents alpha, beta, log gamma; coefficients n, d, epsilon.
+class BitsOnlyFamily(_OnSettings):
+    """Exponents alpha, beta, log gamma; coefficients n, d, epsilon."""
 
-    Raises
-    ------
-    ValueError
-        If no run is quantized.
-    """
-
-    settings: Settings
     num_coefficients: ClassVar[int] = 3
+    names: ClassVar[tuple[str, ...]] = ("alpha", "beta", "gamma", "n", "d", "epsilon")
 
-    def __post_init__(self) -> None:
-        _require_quantized("kumar", self.settings)
+    @classmethod
+    def of(cls, settings: Settings) -> BitsOnlyFamily:
+        """For runs of which some are quantized; else a ValueError."""
+        _require_quantized("kumar", settings)
+        return cls(settings)
 
     def starts(self) -> Iterator[Floats]:
         """Nine pairs with three gammas."""
@@ -163,29 +181,34 @@ class BitsOnlyFamily:
         return float(np.exp(np.clip(theta[2], -20, 20)))
 
 
-class CapybaraFamily:
+@dataclass(frozen=True)
+class CapybaraFamily(_OnSettings):
     """Exponents alpha, beta, delta, nu; coefficients n, d, epsilon, ``1 / gamma``.
 
     Beside runs with blocks, runs of one scale a channel add log2 B of a channel to the exponents,
     and runs of one scale a tensor the two constants of its mapping. Without blocks only their
     product with ``1 / gamma`` is known, so they keep their published values.
-
-    Raises
-    ------
-    ValueError
-        If no run is quantized.
     """
 
+    fits_channel: bool
+    fits_tensor: bool
     num_coefficients: ClassVar[int] = 4
 
-    def __init__(self, settings: Settings) -> None:
+    @classmethod
+    def of(cls, settings: Settings) -> CapybaraFamily:
+        """With the constants that the runs can tell; a ValueError if no run is quantized."""
         _require_quantized("capybara", settings)
-        self.settings = settings
-        sharing = settings.granularity
-        self._is_channel, self._is_tensor = sharing == "channel", sharing == "tensor"
-        has_blocks = bool((sharing == "block").any())
-        self._fits_channel = has_blocks and bool(self._is_channel.any())
-        self._fits_tensor = has_blocks and bool(self._is_tensor.any())
+        shared = [name in settings.granularity for name in ("block", "channel", "tensor")]
+        has_blocks, has_channels, has_tensors = shared
+        return cls(settings, has_blocks and has_channels, has_blocks and has_tensors)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `Family`."""
+        channel = ("log2_channel",) if self.fits_channel else ()
+        tensor = ("tensor_scale", "tensor_power") if self.fits_tensor else ()
+        shape = ("alpha", "beta", "delta", "nu")
+        return (*shape, *channel, *tensor, "n", "d", "epsilon", "gamma")
 
     def starts(self) -> Iterator[Floats]:
         """Pairs of powers with one shape of the penalty; the rest as published."""
@@ -194,8 +217,8 @@ class CapybaraFamily:
 
     def _extra_start(self) -> list[float]:
         """Logarithm of log2 B of channels; of the tensor's scale, and its power."""
-        extra = [float(np.log(CAPYBARA.log2_channel))] if self._fits_channel else []
-        if self._fits_tensor:
+        extra = [float(np.log(CAPYBARA.log2_channel))] if self.fits_channel else []
+        if self.fits_tensor:
             extra += [float(np.log(CAPYBARA.tensor_scale)), CAPYBARA.tensor_power]
         return extra
 
@@ -220,11 +243,12 @@ class CapybaraFamily:
         rows[0], rows[1] = -log_size, log_data
         rows[2] = np.where(used, -np.log(settings.exponent_bits + 0.5), 0.0)
         rows[3] = np.where(used, -np.log(settings.mantissa_bits + 0.5), 0.0)
-        if self._fits_channel:
-            rows[4] = self._is_channel
-        if self._fits_tensor:
-            rows[-2] = self._is_tensor
-            rows[-1] = np.where(self._is_tensor, log_size - log_data, 0.0)
+        if self.fits_channel:
+            rows[4] = settings.granularity == "channel"
+        if self.fits_tensor:
+            is_tensor = settings.granularity == "tensor"
+            rows[-2] = is_tensor
+            rows[-1] = np.where(is_tensor, log_size - log_data, 0.0)
         return rows
 
     def _known_log2_block(self) -> Floats:
@@ -232,22 +256,84 @@ class CapybaraFamily:
         settings = self.settings
         ratio = settings.num_params / settings.num_tokens
         tensor = np.full(len(settings), 1.0)
-        if not self._fits_tensor:
+        if not self.fits_tensor:
             tensor = CAPYBARA.tensor_scale * ratio**CAPYBARA.tensor_power
-        channel = 1.0 if self._fits_channel else CAPYBARA.log2_channel
+        channel = 1.0 if self.fits_channel else CAPYBARA.log2_channel
         return settings.log2_block(channel, tensor)
 
     def law(self, theta: Floats, coefficients: Floats, hull: Hull | None) -> Capybara:
         """See `Family`."""
         n, d, epsilon, inverse_gamma = map(float, coefficients)
         alpha, beta, delta, nu = map(float, theta[:4])
-        tensor = (float(np.exp(theta[-2])), float(theta[-1])) if self._fits_tensor else None
+        tensor = (float(np.exp(theta[-2])), float(theta[-1])) if self.fits_tensor else None
         scale, power = tensor or (CAPYBARA.tensor_scale, CAPYBARA.tensor_power)
-        channel = float(np.exp(theta[4])) if self._fits_channel else CAPYBARA.log2_channel
+        channel = float(np.exp(theta[4])) if self.fits_channel else CAPYBARA.log2_channel
         return Capybara(
             n=n, alpha=alpha, d=d, beta=beta, epsilon=epsilon, gamma=1 / inverse_gamma,
             delta=delta, nu=nu, log2_channel=channel, tensor_scale=scale, tensor_power=power,
             hull=hull,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class QATFamily(_OnSettings):
+    """Exponents alpha, beta, gamma_n, gamma_d, gamma_g; coefficients n, d, epsilon, k.
+
+    With groups of one size only the product of k and the groups' term is known, so gamma_g keeps
+    its published value.
+    """
+
+    fits_groups: bool
+    num_coefficients: ClassVar[int] = 4
+
+    @classmethod
+    def of(cls, settings: Settings) -> QATFamily:
+        """For runs with quantization in blocks, all in one number format; else a ValueError."""
+        _require_quantized("qat", settings)
+        used = settings[settings.is_quantized]
+        formats = sorted(set(used.format_names))
+        if len(formats) > 1:
+            raise ValueError(f"qat: expected runs of one number format, got {', '.join(formats)}")
+        sizes = np.unique(used.block_size[log2_groups(used) > 0])
+        if not len(sizes):
+            raise ValueError("qat: block_size: expected groups of more than one element, got none")
+        return cls(settings, len(sizes) > 1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """See `Family`."""
+        groups = ("gamma_g",) if self.fits_groups else ()
+        return ("alpha", "beta", "gamma_n", "gamma_d", *groups, "n", "d", "epsilon", "k")
+
+    def starts(self) -> Iterator[Floats]:
+        """Pairs of powers with the published shape of the penalty."""
+        law = QAT_W4A4
+        shape = [law.gamma_n, law.gamma_d, *([law.gamma_g] if self.fits_groups else [])]
+        for alpha, beta in product(SIZE_POWERS, DATA_POWERS):
+            yield np.array([alpha, beta, *shape])
+
+    def features(self, theta: Floats) -> tuple[Floats, Floats]:
+        """See `Family`."""
+        settings, groups = self.settings, log2_groups(self.settings)
+        dense, dense_slopes = _dense_features(settings, theta)
+        has_penalty = groups > 0
+        log_groups = np.log(np.where(has_penalty, groups, 1.0))
+        rows = [-np.log(settings.num_params), np.log(settings.num_tokens), log_groups]
+        powers = [*theta[2:4], theta[4] if self.fits_groups else QAT_W4A4.gamma_g]
+        penalty = np.where(has_penalty, np.exp(np.array(powers) @ np.stack(rows)), 0.0)
+        slopes = np.zeros((4, len(theta), len(settings)))
+        slopes[:3, :2] = dense_slopes
+        slopes[3, 2:] = penalty * np.stack(rows)[: len(theta) - 2]
+        return np.concatenate([dense, penalty[None]]), slopes
+
+    def law(self, theta: Floats, coefficients: Floats, hull: Hull | None) -> QAT:
+        """See `Family`."""
+        n, d, epsilon, k = map(float, coefficients)
+        alpha, beta, gamma_n, gamma_d = map(float, theta[:4])
+        gamma_g = float(theta[4]) if self.fits_groups else QAT_W4A4.gamma_g
+        return QAT(
+            n=n, alpha=alpha, d=d, beta=beta, epsilon=epsilon,
+            k=k, gamma_n=gamma_n, gamma_d=gamma_d, gamma_g=gamma_g, hull=hull,
         )  # fmt: skip
 
 
@@ -257,8 +343,9 @@ def _require_quantized(name: str, settings: Settings) -> None:
 
 
 FAMILIES: dict[str, Callable[[Settings], Family]] = {
-    "capybara": CapybaraFamily,
-    "kumar": BitsOnlyFamily,
+    "capybara": CapybaraFamily.of,
+    "qat": QATFamily.of,
+    "kumar": BitsOnlyFamily.of,
     "chinchilla": ChinchillaFamily,
     "openai": OpenAIFamily,
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weightwise.laws.dense import Chinchilla, OpenAI
 from weightwise.laws.law import Hull, constants
 from weightwise.laws.precision import BitsOnly, Capybara
+from weightwise.laws.qat import QAT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _CLASSES: dict[str, type[Any]] = {
     "capybara": Capybara,
+    "qat": QAT,
     "kumar": BitsOnly,
     "chinchilla": Chinchilla,
     "openai": OpenAI,

@@ -14,6 +14,8 @@ import numpy as np
 from weightwise.numerics import FloatFormat, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
@@ -100,6 +102,14 @@ class Settings:
             block_size=np.array(block if sharing == "block" else np.nan, dtype=np.float64),
         )
 
+    @classmethod
+    def join(cls, parts: Sequence[Settings]) -> Settings:
+        """All rows of some settings, one after another."""
+        names = [one.name for one in fields(cls)]
+        return cls(
+            **{name: np.concatenate([getattr(one, name) for one in parts]) for name in names}
+        )
+
     def __len__(self) -> int:
         return len(self.num_params)
 
@@ -116,6 +126,12 @@ class Settings:
     def bits(self) -> Floats:
         """P = 1 + E + M; NaN without quantization."""
         return 1.0 + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def format_names(self) -> NDArray[np.str_]:
+        """``"E4M3"`` and the like, ``"16 bits"`` without quantization; shape (R,)."""
+        bits = zip(self.exponent_bits, self.mantissa_bits, self.is_quantized, strict=True)
+        return np.array([f"E{e:.0f}M{m:.0f}" if used else "16 bits" for e, m, used in bits])
 
     def log2_block(self, channel: float, tensor: Floats) -> Floats:
         """Return log2 B of each row, given its equivalent for channels and for tensors."""
