@@ -1,6 +1,7 @@
 """What a training run will reach and cost: laws of loss with and without quantization."""
 
 from weightwise.laws.dense import BESIROGLU, HOFFMANN, Chinchilla, OpenAI
+from weightwise.laws.design import Design, Proposal, Quantity, next_runs
 from weightwise.laws.files import load_fit, save_fit
 from weightwise.laws.fit import (
     Fit,
@@ -45,6 +46,7 @@ __all__ = [
     "BitsOnly",
     "Capybara",
     "Chinchilla",
+    "Design",
     "Extrapolation",
     "Fit",
     "Hull",
@@ -55,6 +57,8 @@ __all__ = [
     "Optimum",
     "PostTraining",
     "Prediction",
+    "Proposal",
+    "Quantity",
     "Runs",
     "Settings",
     "Validation",
@@ -65,6 +69,7 @@ __all__ = [
     "extrapolate",
     "fit",
     "load_fit",
+    "next_runs",
     "optimal_training",
     "predict",
     "read_runs",

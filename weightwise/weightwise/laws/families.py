@@ -299,6 +299,13 @@ class QATFamily(_OnSettings):
             raise ValueError("qat: block_size: expected groups of more than one element, got none")
         return cls(settings, len(sizes) > 1)
 
+    def at(self, settings: Settings) -> Self:
+        """See `Family`; other number formats have other constants, a ValueError."""
+        own, other = (set(one[one.is_quantized].format_names) for one in (self.settings, settings))
+        if other - own:
+            raise ValueError(f"qat: the runs are in {own.pop()}, expected no {other.pop()}")
+        return super().at(settings)
+
     @property
     def names(self) -> tuple[str, ...]:
         """See `Family`."""

@@ -129,13 +129,17 @@ class Problem:
         loss, slopes = self._terms(point, self._family, self._rows)
         return slopes / loss[:, None] if self._is_huber else slopes
 
-    def gradients(self, point: Floats, settings: Settings) -> tuple[Floats, Floats]:
-        """Losses at any settings, shape (R,), and the rows that runs there add to the Jacobian.
+    def terms_at(self, point: Floats, settings: Settings) -> tuple[Floats, Floats]:
+        """Losses at any settings, shape (R,), and their derivatives by the point, (R, K + J).
 
         The open constants stay those of the problem's own runs.
         """
-        loss, slopes = self._terms(point, self._family.at(settings))
-        return loss, slopes / loss[:, None] if self._is_huber else slopes
+        return self._terms(point, self._family.at(settings))
+
+    def rows_at(self, point: Floats, settings: Settings) -> Floats:
+        """What runs at any settings would add to the Jacobian, shape (R, K + J)."""
+        loss, slopes = self.terms_at(point, settings)
+        return slopes / loss[:, None] if self._is_huber else slopes
 
     def _terms(
         self, point: Floats, family: Family, rows: NDArray[np.int64] | slice = slice(None)
