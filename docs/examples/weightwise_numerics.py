@@ -6,7 +6,7 @@ from torch import nn
 from weightwise.numerics import (
     PrecisionConfig,
     QuantizedLinear,
-    Scaling,
+    ScaledFormat,
     fake_quantize,
     parse,
     quantize_model,
@@ -16,12 +16,12 @@ from weightwise.numerics import (
 e4m3, ocp, fp4 = parse("e4m3"), parse("float8_e4m3fn"), parse("fp4")
 print(f"{e4m3.name} ends at {e4m3.max:g}, {ocp.name} at {ocp.max:g}")
 print(f"{fp4.name}: {fp4.levels().tolist()}")
-print(f"with a 32-bit scale per 32: {fp4.storage_bits(block_size=32)} bits per element")
+for name in ("e2m1@32", "mxfp4", "nvfp4"):
+    print(f"{name}: {ScaledFormat.parse(name).bits_per_element} bits an element with its scale")
 
 x = torch.tensor([0.3, 1.25, -5.2, 100.0])
 print("rounded:       ", round_to_format(x, fp4).tolist())
-blocks = Scaling(granularity="block", block_size=2)
-print("scaled by pair:", fake_quantize(x, fp4, blocks).tolist())
+print("scaled by pair:", fake_quantize(x, "e2m1@2").tolist())
 
 model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64))
 print("swapped:", quantize_model(model, PrecisionConfig(format="e2m1")))

@@ -16,10 +16,9 @@ from torch.nn import functional as F
 from weightwise.numerics import (
     PrecisionConfig,
     QuantizedLinear,
-    Scaling,
+    ScaledFormat,
     Target,
     fake_quantize,
-    parse,
     quantize_model,
     unquantize_model,
 )
@@ -52,7 +51,7 @@ def run(linear: nn.Linear, x: Tensor) -> list[Tensor]:
 
 
 def written_out(
-    linear: QuantizedLinear, x: Tensor, targets: set[Target], scaling: Scaling, contraction: bool
+    linear: QuantizedLinear, x: Tensor, targets: set[Target], fmt: ScaledFormat, contraction: bool
 ) -> list[Tensor]:
     """Equation 8 by hand for two-dimensional input, groups along each product's inner axis."""
 
@@ -60,7 +59,7 @@ def written_out(
         if target not in targets:
             return operand
         axis = inner if contraction else -1
-        return fake_quantize(operand, parse("e2m1"), scaling, axis=axis)
+        return fake_quantize(operand, fmt, axis=axis)
 
     w, dy = linear.weight.detach(), normal(len(x), linear.out_features, seed=99)
     y = q(x, Target.P1, 1) @ q(w, Target.P2, 1).T
@@ -88,7 +87,9 @@ def test_products_equal_the_written_out_ones(
         axis=axis,  # type: ignore[arg-type]
     )
     linear, x = layer(precision, bias=block_size is None), normal(33, 24)
-    expected = written_out(linear, x, targets, precision.scaling, axis == "contraction")
+    fmt = precision.scaled_format
+    assert fmt is not None
+    expected = written_out(linear, x, targets, fmt, axis == "contraction")
     for got, want in zip(run(linear, x), expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     # The targets leave a trace exactly where they take part.
@@ -133,10 +134,9 @@ def test_autocast_multiplies_in_bfloat16() -> None:
         y, dx, dw, db = run(linear, x)
     assert (y.dtype, dx.dtype, dw.dtype, db.dtype) == (torch.bfloat16, *[torch.float32] * 3)
     # The activation arrives in bfloat16, the weight is quantized from its float32 master.
-    fmt = parse("e4m3")
     expected = F.linear(
-        fake_quantize(x.bfloat16(), fmt, Scaling()),
-        fake_quantize(linear.weight.detach(), fmt, Scaling()).bfloat16(),
+        fake_quantize(x.bfloat16(), "e4m3"),
+        fake_quantize(linear.weight.detach(), "e4m3").bfloat16(),
         linear.bias.detach().bfloat16(),
     )
     assert torch.equal(y, expected)
@@ -229,7 +229,8 @@ def test_text_of_a_layer() -> None:
         ({"targets": ["P7"]}, r"targets.0\n.*'P1', 'P2'"),
         ({"targets": ["P1", "P1"]}, r"targets\n.*at most once, got P1, P1"),
         ({"axis": "first"}, r"axis\n.*'contraction' or 'last'"),
-        ({"ties": "up"}, r"ties\n.*'even' or 'away'"),
+        ({"rounding": "up"}, r"rounding\n.*'even', 'away' or 'stochastic'"),
+        ({"format": "mxfp4", "granularity": "channel"}, r"granularity\n.*none with format 'mxfp4'"),
         ({"fmt": "e4m3"}, r"fmt\n.*[Uu]nexpected"),
     ],
 )
@@ -328,11 +329,11 @@ def test_compiled_layer_equals_the_eager_one() -> None:
 def test_compiled_rounding_is_bit_identical() -> None:
     """Compilation may not simplify (v + c) - c away, nor lose the sign of zero."""
     x = torch.cat([normal(64, 32), torch.zeros(1, 32), -torch.zeros(1, 32)])
-    for ties in ("even", "away"):
+    for name in ("e4m3@10", "mxfp4", "nvfp4", "e8m7@16"):
+        fmt = ScaledFormat.parse(name)
 
-        def quantize(x: Tensor, ties: str = ties) -> Tensor:
-            scaling = Scaling(granularity="block", block_size=10)
-            return fake_quantize(x, parse("e4m3"), scaling, ties=ties, non_finite="propagate")  # type: ignore[arg-type]
+        def quantize(x: Tensor, fmt: ScaledFormat = fmt) -> Tensor:
+            return fake_quantize(x, fmt, non_finite="propagate")
 
         got, want = torch.compile(quantize, fullgraph=True)(x), quantize(x)
         assert torch.equal(got.view(torch.int32), want.view(torch.int32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import gfloat
 import gfloat.formats
@@ -15,7 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import Tensor
 
-from weightwise.numerics import FloatFormat, Scaling, fake_quantize, parse, round_to_format
+from weightwise.numerics import (
+    FloatFormat,
+    ScaledFormat,
+    Scaling,
+    fake_quantize,
+    parse,
+    round_to_format,
+)
 
 NAMES = ["e0m3", "e1m1", "e1m6", "e2m0", "e2m1", "e3m0", "e3m2", "e4m3", "e4m3fn", "e5m2ieee"]
 NAMES += ["e5m10ieee", "e6m1", "e7m8"]
@@ -31,7 +39,7 @@ TENSORS = arrays(np.float32, array_shapes(max_dims=3, max_side=9), elements=FLOA
 )
 
 
-def nearest(x: np.ndarray, fmt: FloatFormat, ties: str = "even") -> np.ndarray:
+def nearest(x: np.ndarray, fmt: FloatFormat, rounding: str = "even") -> np.ndarray:
     """Search the list of levels for the nearest one, in float64, where differences are exact."""
     levels = fmt.levels().numpy()
     magnitude = np.minimum(np.abs(x.astype(np.float64)), fmt.max)
@@ -40,7 +48,7 @@ def nearest(x: np.ndarray, fmt: FloatFormat, ties: str = "even") -> np.ndarray:
     below, above = magnitude - levels[lower], levels[upper] - magnitude
     # Powers of two (M = 0): ties go up except from zero; otherwise to the even code.
     even = upper % 2 == 0 if fmt.mantissa_bits else lower > 0
-    takes_upper = (above < below) | ((above == below) & (even | (ties == "away")))
+    takes_upper = (above < below) | ((above == below) & (even | (rounding == "away")))
     rounded: np.ndarray = np.copysign(np.where(takes_upper, levels[upper], levels[lower]), x)
     return rounded
 
@@ -64,6 +72,11 @@ def slow_fake_quantize(x: np.ndarray, fmt: FloatFormat, scaling: Scaling, axis: 
         return flat.reshape(x.shape)
     moved = np.moveaxis(x, axis, -1).shape
     return np.moveaxis(flat.reshape(moved), -1, axis)
+
+
+def quantize(x: Tensor, fmt: FloatFormat, scaling: Scaling, **options: Any) -> Tensor:
+    """Fake-quantize to an element format with scales."""
+    return fake_quantize(x, ScaledFormat(element=fmt, scaling=scaling), **options)
 
 
 def assert_same_bits(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> None:
@@ -112,14 +125,14 @@ def test_rounding_equals_gfloat(name: str) -> None:
     assert_same_bits(round_to_format(torch.from_numpy(x), parse(name)), expected)
 
 
-@pytest.mark.parametrize("ties", ["even", "away"])
+@pytest.mark.parametrize("rounding", ["even", "away"])
 @pytest.mark.parametrize("name", [*NAMES, "e1m12", "e4m10", "e6m0", "e7m5ieee"])
-def test_rounding_equals_search_for_the_nearest_level(name: str, ties: str) -> None:
+def test_rounding_equals_search_for_the_nearest_level(name: str, rounding: str) -> None:
     """Every level, midpoint and neighbour of other formats goes to the nearest level."""
     fmt = parse(name)
     x = probes(fmt)
-    got = round_to_format(torch.from_numpy(x), fmt, ties=ties)  # type: ignore[arg-type]
-    assert_same_bits(got, nearest(x, fmt, ties))
+    got = round_to_format(torch.from_numpy(x), fmt, rounding=rounding)  # type: ignore[arg-type]
+    assert_same_bits(got, nearest(x, fmt, rounding))
 
 
 @pytest.mark.parametrize("name", ["e5m22", "e7m23", "e2m21", "e4m23ieee"])
@@ -146,7 +159,7 @@ def test_bfloat16_is_the_native_cast() -> None:
     expected = x.bfloat16().float().clamp(-largest, largest)
     for name in ("e8m7", "bf16"):
         assert_same_bits(round_to_format(x, parse(name)), expected)
-        assert_same_bits(fake_quantize(x, parse(name), Scaling(granularity="tensor")), expected)
+        assert_same_bits(quantize(x, parse(name), Scaling(granularity="tensor")), expected)
     assert_same_bits(round_to_format(x, parse("e8m23ieee")), x)
 
 
@@ -155,7 +168,7 @@ def test_ties_of_powers_of_two() -> None:
     fmt = parse("e3m0")  # 0, 1/4, 1/2, 1, 2, 4, 8, 16
     x = torch.tensor([0.125, 0.375, 1.5, 3.0, -3.0])
     assert round_to_format(x, fmt).tolist() == [0, 0.5, 2, 4, -4]
-    assert round_to_format(x, fmt, ties="away").tolist() == [0.25, 0.5, 2, 4, -4]
+    assert round_to_format(x, fmt, rounding="away").tolist() == [0.25, 0.5, 2, 4, -4]
 
 
 def test_special_values() -> None:
@@ -176,11 +189,11 @@ def test_half_precision_saturates_at_what_it_holds() -> None:
 
 @settings(deadline=None)
 @given(VECTORS, FORMATS, st.sampled_from(["even", "away"]))
-def test_rounding_invariants(x: Tensor, fmt: FloatFormat, ties: str) -> None:
+def test_rounding_invariants(x: Tensor, fmt: FloatFormat, rounding: str) -> None:
     """Rounding gives levels, is idempotent, odd and monotone, and errs by half a step at most."""
 
     def q(v: Tensor) -> Tensor:
-        return round_to_format(v, fmt, ties=ties)  # type: ignore[arg-type]
+        return round_to_format(v, fmt, rounding=rounding)  # type: ignore[arg-type]
 
     got = q(x)
     assert torch.isin(got.abs(), fmt.levels(torch.float32)).all()
@@ -202,7 +215,7 @@ def test_fake_quantize_equals_the_slow_reference(
     """Any shape, axis, block size and format agrees bit for bit, ragged last blocks included."""
     axis = data.draw(st.integers(-x.dim(), x.dim() - 1))
     expected = slow_fake_quantize(x.numpy(), fmt, scaling, axis)
-    assert_same_bits(fake_quantize(x, fmt, scaling, axis=axis), expected)
+    assert_same_bits(quantize(x, fmt, scaling, axis=axis), expected)
 
 
 @settings(deadline=None)
@@ -212,8 +225,8 @@ def test_powers_of_two_pass_through(
 ) -> None:
     """Scaling the input by a power of two scales the result, away from subnormal numbers."""
     x = torch.where(x.abs() < 1e-20, 0.0, x)
-    got = fake_quantize(x * 2.0**power, fmt, scaling)
-    expected = fake_quantize(x, fmt, scaling) * 2.0**power
+    got = quantize(x * 2.0**power, fmt, scaling)
+    expected = quantize(x, fmt, scaling) * 2.0**power
     normal = (expected == 0) | (expected.abs() > 1e-30)
     assert_same_bits(got[normal], expected[normal])
 
@@ -223,10 +236,10 @@ def test_powers_of_two_pass_through(
 def test_largest_magnitude_is_reproduced(x: Tensor, fmt: FloatFormat) -> None:
     """The largest magnitude of a row survives up to the rounding of its scale, 2 ulp."""
     x = torch.where(x.abs() < 1e-20, 0.0, x)
-    before, after = x.abs().amax(-1), fake_quantize(x, fmt, Scaling()).abs().amax(-1)
+    before, after = x.abs().amax(-1), quantize(x, fmt, Scaling()).abs().amax(-1)
     assert ((after - before).abs() <= before * 2.0**-22).all()
     powers = 2.0 ** torch.arange(-60, 60)[:, None] * torch.tensor([1.0, -0.3])
-    assert torch.equal(fake_quantize(powers, fmt, Scaling())[:, 0], powers[:, 0])
+    assert torch.equal(quantize(powers, fmt, Scaling())[:, 0], powers[:, 0])
 
 
 @settings(deadline=None)
@@ -234,7 +247,7 @@ def test_largest_magnitude_is_reproduced(x: Tensor, fmt: FloatFormat) -> None:
 def test_blocks_of_one_lose_nothing(x: Tensor, fmt: FloatFormat) -> None:
     """With a scale of its own every number comes back, up to the rounding of the scale."""
     x = torch.where(x.abs() < 1e-20, 0.0, x)
-    got = fake_quantize(x, fmt, Scaling(granularity="block", block_size=1))
+    got = quantize(x, fmt, Scaling(granularity="block", block_size=1))
     assert ((got - x).abs() <= x.abs() * 2.0**-22).all()
 
 
@@ -248,14 +261,14 @@ def test_one_exponent_bit_is_an_integer_quantizer(x: Tensor, mantissa_bits: int)
     x = (x / x.abs().max().clamp(min=1e-20) * 4 * top).round() / 4
     x.view(-1)[0] = top
     fmt = FloatFormat(exponent_bits=1, mantissa_bits=mantissa_bits)
-    got = fake_quantize(x.float(), fmt, Scaling(granularity="tensor"))
+    got = quantize(x.float(), fmt, Scaling(granularity="tensor"))
     assert torch.equal(got, x.round().float())
 
 
 def test_ragged_block_has_a_scale_of_its_own() -> None:
     """[6, 1 | 3] in E2M1: 1 stays in its block of scale 1, and 3 is the largest of the last."""
     x = torch.tensor([6.0, 1.2, 3.0])
-    got = fake_quantize(x, parse("e2m1"), Scaling(granularity="block", block_size=2))
+    got = quantize(x, parse("e2m1"), Scaling(granularity="block", block_size=2))
     assert got.tolist() == [6, 1, 3]
 
 
@@ -264,7 +277,7 @@ def test_zero_and_tiny_groups_stay_finite() -> None:
     tiny = torch.tensor([[0.0, -0.0], [1e-45, 0.0], [3e-39, -1e-39], [1e-37, 9e-38]])
     for name in ("e1m1", "e2m1", "e4m3", "e7m8"):
         fmt = parse(name)
-        got = fake_quantize(tiny, fmt, Scaling())
+        got = quantize(tiny, fmt, Scaling())
         assert got.isfinite().all()
         assert_same_bits(got[0], tiny[0])
         # The scale ends at 2^127, where half of the smallest level is this many units.
@@ -277,14 +290,14 @@ def test_non_finite_groups() -> None:
     x = torch.tensor([[1.0, math.inf], [math.nan, 1.0], [1.0, 6.0]])
     for name in ("e2m1", "bf16"):
         with pytest.raises(ValueError, match="Expected finite x"):
-            fake_quantize(x, parse(name), Scaling())
-        got = fake_quantize(x, parse(name), Scaling(), non_finite="propagate")
+            quantize(x, parse(name), Scaling())
+        got = quantize(x, parse(name), Scaling(), non_finite="propagate")
         assert got[:2].isnan().all()
         assert got[2].tolist() == [1, 6]
     # Refused before anything is written, even where only the shorter last block is not finite.
     y = torch.tensor([1.1, 6.0, math.nan])
     with pytest.raises(ValueError, match="Expected finite x"):
-        fake_quantize(y, parse("e2m1"), Scaling(granularity="block", block_size=2), out=y)
+        quantize(y, parse("e2m1"), Scaling(granularity="block", block_size=2), out=y)
     assert y[:2].tolist() == torch.tensor([1.1, 6.0]).tolist()
 
 
@@ -293,16 +306,16 @@ def test_non_finite_groups() -> None:
 def test_strides_and_targets_do_not_matter(x: Tensor, scaling: Scaling) -> None:
     """Views with odd strides, ``out`` and in-place work give the bits of a plain call."""
     fmt = parse("e4m3")
-    expected = fake_quantize(x, fmt, scaling, axis=0)
+    expected = quantize(x, fmt, scaling, axis=0)
     spread = torch.zeros([2 * n for n in x.shape])[tuple(slice(0, None, 2) for _ in x.shape)]
     spread.copy_(x)
-    assert_same_bits(fake_quantize(spread, fmt, scaling, axis=0), expected)
+    assert_same_bits(quantize(spread, fmt, scaling, axis=0), expected)
     turned = x.permute(*reversed(range(x.dim()))).contiguous().permute(*reversed(range(x.dim())))
-    assert_same_bits(fake_quantize(turned, fmt, scaling, axis=0), expected)
-    assert fake_quantize(spread, fmt, scaling, axis=0, out=spread) is spread
+    assert_same_bits(quantize(turned, fmt, scaling, axis=0), expected)
+    assert quantize(spread, fmt, scaling, axis=0, out=spread) is spread
     assert_same_bits(spread, expected)
     out = torch.empty_like(x)
-    assert fake_quantize(x, fmt, scaling, axis=0, out=out) is out
+    assert quantize(x, fmt, scaling, axis=0, out=out) is out
     assert_same_bits(out, expected)
 
 
@@ -311,19 +324,19 @@ def test_sixteen_bit_tensors(dtype: torch.dtype) -> None:
     """A 16-bit tensor gives the float32 result, rounded once to its dtype."""
     x = torch.randn(8, 50, generator=torch.Generator().manual_seed(3)).to(dtype)
     for scaling in (Scaling(granularity="tensor"), Scaling(granularity="block", block_size=16)):
-        got = fake_quantize(x, parse("e2m3"), scaling)
+        got = quantize(x, parse("e2m3"), scaling)
         assert got.dtype == dtype
-        assert torch.equal(got, fake_quantize(x.float(), parse("e2m3"), scaling).to(dtype))
+        assert torch.equal(got, quantize(x.float(), parse("e2m3"), scaling).to(dtype))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(fake_quantize(x, parse("e2m3"), scaling), got)
+            assert torch.equal(quantize(x, parse("e2m3"), scaling), got)
 
 
 def test_no_gradient_and_empty_tensors() -> None:
     """The result is cut from the graph, and a tensor without elements is no special case."""
     x = torch.randn(4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    assert not fake_quantize(x, parse("fp4"), Scaling()).requires_grad
+    assert not quantize(x, parse("fp4"), Scaling()).requires_grad
     assert not round_to_format(x, parse("fp4")).requires_grad
-    assert fake_quantize(torch.empty(0, 8), parse("fp4"), Scaling(), axis=0).shape == (0, 8)
+    assert quantize(torch.empty(0, 8), parse("fp4"), Scaling(), axis=0).shape == (0, 8)
     assert round_to_format(torch.empty(0, 8), parse("fp4")).shape == (0, 8)
 
 
@@ -332,14 +345,14 @@ def test_wrong_arguments_are_refused() -> None:
     x, fmt = torch.ones(2, 3), parse("fp4")
     with pytest.raises(ValueError, match="dtype float32, bfloat16 or float16, got"):
         round_to_format(x.double(), fmt)
-    with pytest.raises(ValueError, match="ties 'even' or 'away'"):
-        round_to_format(x, fmt, ties="up")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rounding in \\['even', 'away', 'stochastic'\\]"):
+        round_to_format(x, fmt, rounding="up")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="axis in -2 to 1, got 2"):
-        fake_quantize(x, fmt, Scaling(), axis=2)
+        quantize(x, fmt, Scaling(), axis=2)
     with pytest.raises(ValueError, match="out of shape"):
-        fake_quantize(x, fmt, Scaling(), out=torch.ones(3, 2))
+        quantize(x, fmt, Scaling(), out=torch.ones(3, 2))
     with pytest.raises(ValueError, match="non_finite 'raise' or 'propagate'"):
-        fake_quantize(x, fmt, Scaling(), non_finite="ignore")  # type: ignore[arg-type]
+        quantize(x, fmt, Scaling(), non_finite="ignore")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="block_size >= 1 with blocks, got None"):
         Scaling(granularity="block")
     with pytest.raises(ValueError, match="block_size only with blocks, got 8"):
@@ -372,16 +385,16 @@ def test_noise_on_normal_data(name: str) -> None:
     """The noise of each format and group size is the published one (tensor: one seed's luck)."""
     x = torch.randn(1024, 4096, generator=torch.Generator().manual_seed(0))
     for size, expected in zip((16, 32, 128, 512, 4096), SQNR[name], strict=False):
-        got = fake_quantize(x, parse(name), Scaling(granularity="block", block_size=size))
+        got = quantize(x, parse(name), Scaling(granularity="block", block_size=size))
         assert sqnr_db(x, got) == pytest.approx(expected, abs=0.05)
-    got = fake_quantize(x, parse(name), Scaling(granularity="tensor"))
+    got = quantize(x, parse(name), Scaling(granularity="tensor"))
     assert sqnr_db(x, got) == pytest.approx(SQNR[name][-1], abs=0.3)
 
 
 def test_ocp_e4m3_costs_a_little() -> None:
     """At B = 32 the OCP's E4M3 (448) has 32.40 dB where the paper's (480) has 32.52 dB."""
     x = torch.randn(256, 4096, generator=torch.Generator().manual_seed(0))
-    got = fake_quantize(x, parse("e4m3fn"), Scaling(granularity="block", block_size=32))
+    got = quantize(x, parse("e4m3fn"), Scaling(granularity="block", block_size=32))
     assert sqnr_db(x, got) == pytest.approx(32.40, abs=0.05)
 
 

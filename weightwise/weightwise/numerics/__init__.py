@@ -8,12 +8,14 @@ from weightwise.numerics.linear import (
     quantize_model,
     unquantize_model,
 )
-from weightwise.numerics.quantize import Scaling, fake_quantize, round_to_format
+from weightwise.numerics.quantize import fake_quantize, round_to_format
+from weightwise.numerics.scaling import ScaledFormat, Scaling
 
 __all__ = [
     "FloatFormat",
     "PrecisionConfig",
     "QuantizedLinear",
+    "ScaledFormat",
     "Scaling",
     "Target",
     "fake_quantize",

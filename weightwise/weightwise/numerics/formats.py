@@ -19,6 +19,10 @@ levels. E = 0 is used by the paper but not defined there; here E0Mk is the fixed
 ``(m / 2^k) * 2``, which after scaling to the maximum is the same quantizer as E1M(k-1). The
 paper's law nevertheless gives the two a penalty that differs by a factor of more than 20, so no
 accuracy should be promised for E = 0.
+
+A code is the sign bit followed by exponent and mantissa. Integer formats (``int8`` and the like)
+have the fixed-point grid of E = 0 and codes in two's complement, as the OCP's MXINT8 wants; the
+most negative code, which no positive one mirrors, is read but never written.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ Specials = Literal["none", "nan", "ieee"]
 
 _SUFFIXES: dict[Specials, str] = {"none": "", "nan": "FN", "ieee": "IEEE"}
 _SPECIALS: dict[str | None, Specials] = {None: "none", "fn": "nan", "ieee": "ieee"}
+_INTEGER = re.compile(r"int(?P<bits>\d{1,2})")
 _PATTERN = re.compile(r"(?:fp(?P<bits>\d+)_)?e(?P<e>\d)m(?P<m>\d{1,2})(?P<suffix>fn|ieee)?")
 _MAX_LEVEL_BITS = 20  # 2^20 levels in float64 are 8 MiB; nobody can look at more
 
@@ -51,11 +56,14 @@ class FloatFormat:
         M, 0 to 23; at least one bit besides the sign is needed.
     specials
         What the top codes hold: ``"none"``, ``"nan"`` or ``"ieee"`` (see the module's text).
+    is_integer
+        Codes in two's complement; only with E = 0 and no reserved codes.
 
     Raises
     ------
     ValueError
-        If a width is out of range, or codes are reserved with fewer than two exponent bits.
+        If a width is out of range, codes are reserved with fewer than two exponent bits, or an
+        integer has exponent bits.
 
     Examples
     --------
@@ -66,6 +74,7 @@ class FloatFormat:
     exponent_bits: int
     mantissa_bits: int
     specials: Specials = "none"
+    is_integer: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.exponent_bits <= 8:
@@ -81,10 +90,14 @@ class FloatFormat:
                 f"Expected exponent_bits >= 2 with specials={self.specials!r}, "
                 f"got {self.exponent_bits}."
             )
+        if self.is_integer and self.exponent_bits > 0:
+            raise ValueError(f"Expected exponent_bits 0 for integers, got {self.exponent_bits}.")
 
     @property
     def name(self) -> str:
-        """Short name: ``E4M3``, ``E4M3FN`` (NaN code) or ``E5M2IEEE`` (infinities and NaN)."""
+        """Short name: ``E4M3``, ``E4M3FN`` (NaN code), ``E5M2IEEE`` (infinities, NaN), ``INT8``."""
+        if self.is_integer:
+            return f"INT{self.bits}"
         return f"E{self.exponent_bits}M{self.mantissa_bits}{_SUFFIXES[self.specials]}"
 
     @property
@@ -162,32 +175,58 @@ class FloatFormat:
                 f"Expected exponent_bits + mantissa_bits <= {_MAX_LEVEL_BITS} to list the levels, "
                 f"got {self.name}."
             )
-        code = torch.arange(1 + self.num_positive)
-        exponent, mantissa = code >> self.mantissa_bits, code % (1 << self.mantissa_bits)
-        significand = mantissa + (exponent > 0) * (1 << self.mantissa_bits)
-        power = exponent.clamp(min=1) - self.bias - self.mantissa_bits
-        return torch.ldexp(significand.double(), power.double()).to(dtype)
+        return self.decode(torch.arange(1 + self.num_positive)).to(dtype)
 
-    def storage_bits(self, *, block_size: int, scale_bits: int = 32) -> float:
-        """Return the bits per element that storage takes, its share of the scale included.
+    def encode(self, values: Tensor) -> Tensor:
+        """Return the codes of values that the format holds.
 
         Parameters
         ----------
-        block_size
-            Number of elements that share one scale, at least 1.
-        scale_bits
-            Width of a scale, at least 0.
+        values
+            Tensor of any shape and floating-point dtype, each element a value of the format as
+            `round_to_format` gives it.
 
-        Raises
-        ------
-        ValueError
-            If an argument is out of range.
+        Returns
+        -------
+        Tensor of the same shape, int64, from 0 to ``2^bits - 1``. Integers have one zero: the
+        sign of -0.0 is lost.
         """
-        if block_size < 1:
-            raise ValueError(f"Expected block_size >= 1, got {block_size}.")
-        if scale_bits < 0:
-            raise ValueError(f"Expected scale_bits >= 0, got {scale_bits}.")
-        return self.bits + scale_bits / block_size
+        magnitude = values.double().abs()
+        exponent = (torch.frexp(magnitude).exponent - 1).clamp(min=self.e_min)
+        # An integer below 2^(M+1); the implicit leading bit of a normal value carries into the
+        # exponent field of its own accord.
+        significand = torch.ldexp(magnitude, self.mantissa_bits - exponent).long()
+        code = significand + (exponent - self.e_min << self.mantissa_bits)
+        if self.is_integer:
+            return torch.where(values < 0, -code, code) & (1 << self.bits) - 1
+        return code + (torch.signbit(values).long() << self.bits - 1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the values of codes: the inverse of `encode`.
+
+        Parameters
+        ----------
+        codes
+            Integers from 0 to ``2^bits - 1``, any shape.
+
+        Returns
+        -------
+        Tensor of the same shape, float64; reserved codes give infinities and NaN.
+        """
+        codes = codes.long()
+        half = 1 << self.bits - 1
+        if self.is_integer:
+            signed = codes - 2 * half * (codes >= half)
+            return torch.ldexp(signed.double(), torch.tensor(1.0 - self.mantissa_bits))
+        code = codes % half
+        exponent, mantissa = code >> self.mantissa_bits, code % (1 << self.mantissa_bits)
+        significand = mantissa + (exponent > 0) * (1 << self.mantissa_bits)
+        power = exponent.clamp(min=1) - self.bias - self.mantissa_bits
+        value = torch.ldexp(significand.double(), power.double())
+        is_infinite = (mantissa == 0) & (self.specials == "ieee")
+        reserved = torch.where(is_infinite, torch.inf, torch.nan).double()
+        value = torch.where(code > self.num_positive, reserved, value)
+        return torch.where(codes >= half, -value, value)
 
 
 # Names that users bring along and that the pattern ExMy does not cover. The float<bits>_ names
@@ -216,8 +255,8 @@ def parse(name: str) -> FloatFormat:
 
     Accepted are ``eXmY``, ``eXmYfn`` (all-ones code is NaN) and ``eXmYieee`` (top exponent
     reserved), each also with its width in front (``fp8_e4m3fn``), the short names ``fp4`` (E2M1),
-    ``fp6`` (E3M2), ``fp8`` (E4M3, 480), ``fp16``, ``bf16``, and the dtype names of torch and
-    ml_dtypes such as ``float8_e4m3fn`` and ``float4_e2m1fn``.
+    ``fp6`` (E3M2), ``fp8`` (E4M3, 480), ``fp16``, ``bf16``, the dtype names of torch and
+    ml_dtypes such as ``float8_e4m3fn`` and ``float4_e2m1fn``, and ``int2`` to ``int24``.
 
     Parameters
     ----------
@@ -237,12 +276,16 @@ def parse(name: str) -> FloatFormat:
     key = name.lower()
     if key in _ALIASES:
         return _ALIASES[key]
+    integer = _INTEGER.fullmatch(key)
+    if integer is not None and 2 <= int(integer["bits"]) <= 24:
+        bits = int(integer["bits"])
+        return FloatFormat(exponent_bits=0, mantissa_bits=bits - 1, is_integer=True)
     match = _PATTERN.fullmatch(key)
     if match is None:
         raise ValueError(
             f"Unknown number format {name!r}: expected eXmY with X in 0 to 8 and Y in 0 to 23, "
             "with fn or ieee behind it where top codes are reserved, as in e4m3 or fp8_e4m3fn, "
-            f"or one of {', '.join(_ALIASES)}."
+            f"int2 to int24, or one of {', '.join(_ALIASES)}."
         )
     fmt = FloatFormat(
         exponent_bits=int(match["e"]),

@@ -37,8 +37,9 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-from weightwise.numerics.formats import FloatFormat, parse
-from weightwise.numerics.quantize import Granularity, Scaling, Ties, fake_quantize
+from weightwise.numerics.quantize import fake_quantize
+from weightwise.numerics.reference import Rounding  # noqa: TC001, pydantic needs it
+from weightwise.numerics.scaling import NAMED, Granularity, ScaledFormat, Scaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -73,10 +74,11 @@ class PrecisionConfig:
     Parameters
     ----------
     format
-        Name of a number format (see `weightwise.numerics.formats.parse`); None leaves the model
-        unquantized.
+        Name of a number format (see `weightwise.numerics.ScaledFormat.parse`); None leaves the
+        model unquantized. A name that says who shares a scale, such as ``"e4m3@32"`` or
+        ``"mxfp4"``, is refused together with `granularity`.
     granularity
-        One scale per ``"tensor"``, per ``"channel"`` or per ``"block"``.
+        One scale per ``"tensor"``, per ``"channel"`` (the default) or per ``"block"``.
     block_size
         Elements per block, at least 1; needed with blocks and refused without.
     targets
@@ -84,8 +86,10 @@ class PrecisionConfig:
     axis
         ``"contraction"``: groups run along the axis that the product sums over; ``"last"``: along
         the last axis of every operand.
-    ties
-        ``"even"`` or ``"away"``, see `weightwise.numerics.quantize.round_to_format`.
+    rounding
+        ``"even"``, ``"away"`` or ``"stochastic"``, see `weightwise.numerics.round_to_format`.
+        The seeds of stochastic rounding come from torch's default generator, one for each
+        operand.
 
     Raises
     ------
@@ -94,24 +98,34 @@ class PrecisionConfig:
     """
 
     format: str | None = None
-    granularity: Granularity = "channel"
+    granularity: Granularity | None = None
     block_size: Annotated[int | None, Field(ge=1)] = None
     targets: tuple[Target, ...] = (Target.P2, Target.P4, Target.P6)
     axis: Literal["contraction", "last"] = "contraction"
-    ties: Ties = "even"
+    rounding: Rounding = "even"
 
     @field_validator("format")
     @classmethod
     def _check_format(cls, name: str | None) -> str | None:
         if name is not None:
-            parse(name)
+            ScaledFormat.parse(name)
         return name
+
+    @field_validator("granularity")
+    @classmethod
+    def _check_granularity(
+        cls, granularity: Granularity | None, info: ValidationInfo
+    ) -> Granularity | None:
+        name = info.data.get("format") or ""
+        if granularity is not None and _says_who_shares(name):
+            raise ValueError(f"Expected none with format {name!r}, got {granularity!r}.")
+        return granularity
 
     @field_validator("block_size")
     @classmethod
     def _check_block_size(cls, block_size: int | None, info: ValidationInfo) -> int | None:
         if "granularity" in info.data:  # absent if it was itself refused
-            Scaling(granularity=info.data["granularity"], block_size=block_size)
+            Scaling(granularity=info.data["granularity"] or "channel", block_size=block_size)
         return block_size
 
     @field_validator("targets")
@@ -122,30 +136,41 @@ class PrecisionConfig:
         return targets
 
     @property
-    def scaling(self) -> Scaling:
-        """Which elements share a scale."""
-        return Scaling(granularity=self.granularity, block_size=self.block_size)
+    def scaled_format(self) -> ScaledFormat | None:
+        """The format with its scales; None without quantization."""
+        if self.format is None:
+            return None
+        fmt = ScaledFormat.parse(self.format)
+        if self.granularity is None:
+            return fmt
+        scaling = Scaling(granularity=self.granularity, block_size=self.block_size)
+        return ScaledFormat(element=fmt.element, scaling=scaling)
+
+
+def _says_who_shares(name: str) -> bool:
+    """Whether the name of a format is that of a scaled one."""
+    return "@" in name or name.lower().partition("-")[0] in NAMED
 
 
 @plain_dataclass(frozen=True, kw_only=True)
 class _Quantizer:
     """A `PrecisionConfig` with its names resolved, applied to one operand at a time."""
 
-    fmt: FloatFormat
-    scaling: Scaling
+    fmt: ScaledFormat
     targets: frozenset[Target]
     is_contraction: bool
-    ties: Ties
+    rounding: Rounding
 
     def __call__(self, operand: Tensor, target: Target, dtype: torch.dtype) -> Tensor:
         """Return the operand in ``dtype``, fake-quantized first if it is a target."""
         if target in self.targets:
+            seed = int(torch.randint(2**62, ())) if self.rounding == "stochastic" else 0
             operand = fake_quantize(
                 operand,
                 self.fmt,
-                self.scaling,
                 axis=_CONTRACTION_AXIS[target] if self.is_contraction else 1,
-                ties=self.ties,
+                rounding=self.rounding,
+                seed=seed,
                 # A check would make the host wait for the GPU; the training loop sees the NaN.
                 non_finite="propagate",
             )
@@ -218,15 +243,15 @@ class QuantizedLinear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         self.precision = precision
+        fmt = precision.scaled_format
         self._quantizer = (
             _Quantizer(
-                fmt=parse(precision.format),
-                scaling=precision.scaling,
+                fmt=fmt,
                 targets=frozenset(precision.targets),
                 is_contraction=precision.axis == "contraction",
-                ties=precision.ties,
+                rounding=precision.rounding,
             )
-            if precision.format is not None and precision.targets
+            if fmt is not None and precision.targets
             else None
         )
 

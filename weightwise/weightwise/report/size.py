@@ -1,7 +1,6 @@
 """Bytes that a model's weights take when stored in a low-precision format.
 
-A quantized matrix costs 1 + E + M bits an element and one float32 scale for each group of
-elements. Embeddings, head and norm gains are not quantized and count 32 bits.
+A quantized matrix costs 1 + E + M bits an element and one scale for each group of elements. Embeddings, head and norm gains are not quantized and count 32 bits.
 """
 
 from __future__ import annotations
@@ -11,13 +10,11 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from weightwise.lm import matrix_shapes, num_parameters, num_stored_parameters
-from weightwise.numerics import parse
 
 if TYPE_CHECKING:
     from weightwise.lm import ModelConfig
     from weightwise.numerics import PrecisionConfig
 
-SCALE_BYTES = 4
 FULL_BYTES = 4
 
 
@@ -67,21 +64,12 @@ def weight_bytes(config: ModelConfig, precision: PrecisionConfig) -> WeightBytes
     """
     num_in_blocks = num_parameters(config)
     rest = FULL_BYTES * (num_stored_parameters(config) - num_in_blocks)
-    if precision.format is None:
+    fmt = precision.scaled_format
+    if fmt is None:
         return WeightBytes(blocks=FULL_BYTES * num_in_blocks, scales=0, rest=rest)
-    bits = parse(precision.format).bits
     shapes = matrix_shapes(config)
-    groups = sum(num_groups(rows, columns, precision) for rows, columns in shapes)
+    total_bits = sum(fmt.storage_bits(shape) for shape in shapes)
+    element_bits = num_in_blocks * fmt.element.bits
     return WeightBytes(
-        blocks=ceil(num_in_blocks * bits / 8), scales=SCALE_BYTES * groups, rest=rest
+        blocks=ceil(element_bits / 8), scales=ceil((total_bits - element_bits) / 8), rest=rest
     )
-
-
-def num_groups(rows: int, columns: int, precision: PrecisionConfig) -> int:
-    """Scales of one matrix whose groups run along its columns, the inputs of the layer."""
-    if precision.granularity == "tensor":
-        return 1
-    if precision.granularity == "channel":
-        return rows
-    assert precision.block_size is not None  # checked where the config is made
-    return rows * ceil(columns / precision.block_size)

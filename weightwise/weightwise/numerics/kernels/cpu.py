@@ -1,0 +1,256 @@
+"""Fake-quantization on CPUs: cuts a tensor into parts and hands them to the compiled loops.
+
+Dense tensors are taken as they lie in memory, whatever the order of their dimensions; no part is
+transposed. 16-bit types are converted part by part. Parts run on as many threads as torch uses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weightwise.numerics.kernels import loops
+from weightwise.numerics.reference import E4M3, LEAST_TENSOR_SCALE, NOT_FINITE
+from weightwise.numerics.scaling import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from weightwise.numerics.reference import NonFinite, Rounding
+    from weightwise.numerics.scaling import ScaledFormat
+
+ROUNDINGS = {"even": loops.EVEN, "away": loops.AWAY, "stochastic": loops.STOCHASTIC}
+SCALES = {
+    "float32": loops.FLOAT32, "bfloat16": loops.BFLOAT16, "e8m0": loops.E8M0, "e4m3": loops.E4M3,
+}  # fmt: skip
+CONVERTED_PART = 1 << 16  # elements of 16-bit types: the copy in float32 fits the second cache
+PARTS_PER_THREAD = 4
+LEAST_SHARED = 1 << 17  # elements below which threads cost more than they save
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A pair of dense tensors as arrays of shape (outer, length, inner) in the order of memory.
+
+    Parameters
+    ----------
+    x, out
+        The tensors with their dimensions merged.
+    size
+        Elements of a block along ``length``.
+    is_tensor
+        One group over everything.
+    """
+
+    x: Tensor
+    out: Tensor
+    size: int
+    is_tensor: bool
+
+
+def quantize_into(
+    x: Tensor,
+    out: Tensor,
+    fmt: ScaledFormat,
+    axis: int,
+    rounding: Rounding,
+    seed: int,
+    non_finite: NonFinite,
+) -> None:
+    """Fake-quantize ``x`` into ``out``, see `weightwise.numerics.fake_quantize`."""
+    layout = arrange(x, out, fmt, axis, keep_order=rounding == "stochastic")
+    constants = constants_of(fmt, rounding)
+    keys = (seed & 0xFFFFFFFF, seed >> 32)
+    is_in_place = layout.x.data_ptr() == layout.out.data_ptr()
+    worst, is_checked = 0, non_finite == "raise"
+    if layout.is_tensor or fmt.scaling.scale == "e4m3" or (is_checked and is_in_place):
+        worst = top_of(layout.x)
+        if is_checked and worst >= loops.INFINITY_BITS:
+            raise ValueError(NOT_FINITE)
+    if layout.is_tensor or layout.x.shape[2] == 1:
+        worst = max(worst, _rows(layout, constants, worst, keys))
+    else:
+        worst = max(worst, _columns(layout, constants, worst, keys))
+    if is_checked and worst >= loops.INFINITY_BITS:
+        raise ValueError(NOT_FINITE)
+    if layout.out.data_ptr() != out.data_ptr():
+        out.copy_(layout.out.view(out.shape))
+
+
+def arrange(x: Tensor, out: Tensor, fmt: ScaledFormat, axis: int, *, keep_order: bool) -> Layout:
+    """Merge the dimensions before and behind the axis, in the order in which they lie in memory."""
+    strides = x.stride()
+    order = sorted(range(x.dim()), key=lambda dim: (-strides[dim], dim))
+    x_ordered, out_ordered = x.permute(order), out.permute(order)
+    is_dense = x_ordered.is_contiguous() and out_ordered.is_contiguous()
+    if not is_dense or (keep_order and order != sorted(order)):
+        x_ordered = x.contiguous()
+        out_ordered = out if out.is_contiguous() else torch.empty(x.shape, dtype=x.dtype)
+        order = list(range(x.dim()))
+    is_tensor = fmt.scaling.granularity == "tensor" or x.dim() == 0
+    at = 0 if is_tensor else order.index(axis % x.dim())
+    shape = x_ordered.shape
+    merged = (
+        (1, x.numel(), 1) if is_tensor else (prod(shape[:at]), shape[at], prod(shape[at + 1 :]))
+    )
+    size = min(fmt.scaling.block_size or merged[1], merged[1])
+    if merged[2] == 1 and merged[1] % size == 0:
+        merged = (x.numel() // size, size, 1)
+    return Layout(
+        x=x_ordered.reshape(merged), out=out_ordered.reshape(merged), size=size,
+        is_tensor=is_tensor,
+    )  # fmt: skip
+
+
+def constants_of(fmt: ScaledFormat, rounding: Rounding) -> loops.Constants:
+    """What the loops need to know of a format."""
+    element, scaling = fmt.element, fmt.scaling
+    smallest = E4M3.min_normal if scaling.smallest == "normal" else E4M3.min_subnormal
+    digits = element.mantissa_bits - (element.exponent_bits == 0)
+    return loops.Constants(
+        limit=np.float32(element.max),
+        e_min_bits=np.int32(127 + element.e_min << 23),
+        shift=np.int32(23 - element.mantissa_bits << 23),
+        fraction=np.float32(2.0**-element.mantissa_bits),
+        scale=SCALES[scaling.scale],
+        rule=RULES.index(scaling.rule),
+        e_max=element.e_max,
+        half=1 << 22 - digits,
+        least=np.float32(smallest),
+        rounding=ROUNDINGS[rounding],
+    )
+
+
+def top_of(x: Tensor) -> int:
+    """Bits of the largest magnitude of a dense tensor."""
+    flat, part = x.reshape(-1), part_size(x)
+    cuts = range(0, flat.numel(), part)
+    tops = shared(lambda i: loops.top_of(_floats(flat[i : i + part])), cuts, flat.numel())
+    return int(max(tops))
+
+
+def part_size(x: Tensor) -> int:
+    """Elements of one part."""
+    if x.dtype != torch.float32:
+        return CONVERTED_PART
+    num_threads = torch.get_num_threads()
+    is_shared = num_threads > 1 and x.numel() >= LEAST_SHARED
+    return ceil(x.numel() / num_threads / PARTS_PER_THREAD) if is_shared else x.numel()
+
+
+def _rows(layout: Layout, c: loops.Constants, worst: int, keys: tuple[int, int]) -> int:
+    """Fake-quantize groups that lie in one piece; bits of the largest magnitude."""
+    x, out = layout.x.reshape(-1), layout.out.reshape(-1)
+    outer = _outer_scale(worst, c)
+    part, length = part_size(x), layout.x.shape[1]
+    if not layout.is_tensor:
+        part = max(1, part // length) * length
+    ups, downs = np.empty(1, np.float32), np.empty(1, np.float32)
+    loops.find_factors(np.full(1, worst, np.int32), ups, downs, c, outer)
+
+    def work(start: int) -> int:
+        source = _floats(x[start : start + part])
+        target = out[start : start + part]
+        into = memory_of(target) if target.dtype == torch.float32 else source
+        if layout.is_tensor:
+            loops.round_line(source, into, ups, downs, c, start, keys)
+            top = worst
+        else:
+            top = loops.along_rows(source, into, length, layout.size, c, outer, start, keys)
+        _write_back(into, target)
+        return int(top)
+
+    return max(shared(work, range(0, x.numel(), part), x.numel()))
+
+
+def _columns(layout: Layout, c: loops.Constants, worst: int, keys: tuple[int, int]) -> int:
+    """Fake-quantize groups that run across the order of memory; bits of the largest magnitude."""
+    x, (planes, length, inner) = layout.x, layout.x.shape
+    outer = _outer_scale(worst, c)
+    part = part_size(x)
+    rows = max(1, ceil(part / inner) // layout.size) * layout.size
+    width = max(1, ceil(part / min(rows, length) / loops.TILE)) * loops.TILE
+    parts = [
+        (plane, top, left)
+        for plane in range(planes)
+        for top in range(0, length, rows)
+        for left in range(0, inner, width)
+    ]
+
+    def work(place: tuple[int, int, int]) -> int:
+        plane, top, left = place
+        right = min(left + width, inner)
+        lines = (plane, slice(top, top + rows))
+        first = (plane * length + top) * inner
+        if x.dtype == torch.float32:
+            source, into = memory_of(x[lines]), memory_of(layout.out[lines])
+            start, stop, target = left, right, None
+        else:
+            target = layout.out[lines][:, left:right]
+            source = into = x[lines][:, left:right].float().numpy()
+            start, stop, first = 0, right - left, first + left
+        found = loops.along_columns(
+            source, into, start, stop, layout.size, c, outer, (first, inner), keys
+        )
+        if target is not None:
+            target.copy_(torch.from_numpy(into))
+        return int(found)
+
+    return max(shared(work, parts, x.numel()))
+
+
+def _outer_scale(top: int, c: loops.Constants) -> np.float32:
+    """The float32 scale of a tensor with two levels; 1 for all others."""
+    amax = np.int32(top).view(np.float32)
+    if c.scale != loops.E4M3 or top == 0:
+        return np.float32(1)
+    return np.float32(max(float(amax / np.float32(E4M3.max * c.limit)), LEAST_TENSOR_SCALE))
+
+
+def _floats(part: Tensor) -> Any:
+    """The part itself in float32, or a copy of other types."""
+    return memory_of(part) if part.dtype == torch.float32 else part.float().numpy()
+
+
+def memory_of(x: Tensor) -> Any:
+    """Array over the memory of a float32 tensor.
+
+    ``x.numpy()`` would forbid that the storage ever be resized, as FSDP does with parameters. The
+    caller keeps the tensor alive.
+    """
+    span = 1 + sum(stride * (size - 1) for size, stride in zip(x.shape, x.stride(), strict=True))
+    flat = np.ctypeslib.as_array((ctypes.c_float * span).from_address(x.data_ptr()))
+    strides = [4 * stride for stride in x.stride()]
+    return np.lib.stride_tricks.as_strided(flat, x.shape, strides)
+
+
+def _write_back(result: Any, target: Tensor) -> None:
+    """Put a result where it belongs, unless it was computed there."""
+    if target.dtype != torch.float32:
+        target.copy_(torch.from_numpy(result))
+
+
+def shared(work: Callable[[Any], int], places: Sequence[Any], num_elements: int) -> Iterator[int]:
+    """Results of all places, computed on as many threads as torch uses."""
+    num_threads = min(torch.get_num_threads(), len(places))
+    if num_threads == 1 or num_elements < LEAST_SHARED:
+        return map(work, places)
+    return _pool(num_threads).map(work, places)
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+
+
+def _pool(num_threads: int) -> ThreadPoolExecutor:
+    if num_threads not in _pools:
+        _pools[num_threads] = ThreadPoolExecutor(num_threads, "weightwise-quantize")
+    return _pools[num_threads]
