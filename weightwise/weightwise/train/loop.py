@@ -36,7 +36,19 @@ if TYPE_CHECKING:
 
 
 class DivergedError(RuntimeError):
-    """Loss or gradient is no longer a finite number; the message says where and what to try."""
+    """Loss or gradient is no longer a finite number; the message says where and what to try.
+
+    Parameters
+    ----------
+    message
+        What happened.
+    step
+        In which step, counted from 1.
+    """
+
+    def __init__(self, message: str, step: int = 0) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,10 +241,11 @@ def _starting_point(
 
 def _prepare_once(recipe: Recipe, cache_dir: Path, world: World) -> PreparedData:
     """Let one process per machine prepare the data before the others open them."""
+    data = None
     if world.local_rank == 0:
-        prepare(recipe.data, recipe.model.vocab_size, cache_dir)
+        data = prepare(recipe.data, recipe.model.vocab_size, cache_dir)
     world.barrier()
-    return prepare(recipe.data, recipe.model.vocab_size, cache_dir)
+    return prepare(recipe.data, recipe.model.vocab_size, cache_dir) if data is None else data
 
 
 def _initial_state(data: PreparedData) -> RunState:
@@ -265,7 +278,8 @@ def _diverged(step: int, what: str, checkpoint: Path | None) -> DivergedError:
     return DivergedError(
         f"step {step}: {what}; stopped before it could spoil the weights ({saved}). Try a lower "
         "schedule.peak_lr, more schedule.warmup_steps, a smaller train.grad_clip, or a format "
-        "with more bits"
+        "with more bits",
+        step,
     )
 
 
