@@ -21,7 +21,7 @@ from weightwise.train.data import DataConfig
 from weightwise.train.recipe_errors import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
 STRICT = ConfigDict(extra="forbid")
@@ -257,10 +257,9 @@ def resume_conflict(saved: Recipe, wanted: Recipe, step: int) -> str | None:
     str or None
         Field, old and new value; ``None`` if the run can go on.
     """
-    old, new = _flatten(to_dict(saved)), _flatten(to_dict(wanted))
-    for key in sorted(old.keys() | new.keys()):
-        if key not in FREE_ON_RESUME and old.get(key) != new.get(key):
-            return f"{key}: expected {old.get(key)!r} as in the run so far, got {new.get(key)!r}"
+    conflict = difference(to_dict(saved), to_dict(wanted), free=FREE_ON_RESUME)
+    if conflict:
+        return conflict
     steps = wanted.train.steps
     is_fixed = wanted.schedule.kind == "constant" or wanted.schedule.decay_steps is not None
     if steps != saved.train.steps and not is_fixed:
@@ -270,6 +269,28 @@ def resume_conflict(saved: Recipe, wanted: Recipe, step: int) -> str | None:
         )
     if steps < step:
         return f"train.steps: expected at least {step}, the steps already made, got {steps}"
+    return None
+
+
+def difference(saved: dict[str, Any], wanted: dict[str, Any], free: Collection[str]) -> str | None:
+    """Name the first setting that two recipes do not share.
+
+    Parameters
+    ----------
+    saved, wanted
+        Recipes as nested dicts, see `to_dict`.
+    free
+        Dotted fields that may differ.
+
+    Returns
+    -------
+    str or None
+        Field, old and new value; ``None`` if there is no such setting.
+    """
+    old, new = _flatten(saved), _flatten(wanted)
+    for key in sorted(old.keys() | new.keys()):
+        if key not in free and old.get(key) != new.get(key):
+            return f"{key}: expected {old.get(key)!r} as in the run so far, got {new.get(key)!r}"
     return None
 
 

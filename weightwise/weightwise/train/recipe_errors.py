@@ -83,7 +83,10 @@ def _real_path(location: tuple[int | str, ...], table: dict[str, Any]) -> list[s
         if isinstance(inner, dict) and part not in inner and part == inner.get("kind"):
             continue
         path.append(str(part))
-        inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, list):
+            inner = inner[int(part)]
+        else:
+            inner = inner.get(part) if isinstance(inner, dict) else None
     if location and not (isinstance(inner, dict) and location[-1] == inner.get("kind")):
         path.append(str(location[-1]))
     return path
@@ -93,6 +96,9 @@ def _field_names(cls: type, path: list[str], table: dict[str, Any]) -> list[str]
     """Names of the fields of the dataclass that lies at a path."""
     inner: Any = table
     for name in path:
+        if isinstance(inner, list):  # its elements are of the class found for the list
+            inner = inner[int(name)]
+            continue
         inner = inner[name]
         hint = typing.get_type_hints(cls)[name]
         members = typing.get_args(hint) or (hint,)
@@ -100,7 +106,9 @@ def _field_names(cls: type, path: list[str], table: dict[str, Any]) -> list[str]
     return [field.name for field in dataclasses.fields(cls)]
 
 
-def _fits(member: Any, table: dict[str, Any]) -> bool:
+def _fits(member: Any, table: Any) -> bool:
     """Whether this member of a union is the one that the table's kind asks for."""
+    if isinstance(table, list):
+        return True
     kinds = [field.default for field in dataclasses.fields(member) if field.name == "kind"]
     return not kinds or table.get("kind", kinds[0]) == kinds[0]
