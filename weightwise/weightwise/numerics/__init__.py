@@ -9,6 +9,7 @@ from weightwise.numerics.linear import (
     unquantize_model,
 )
 from weightwise.numerics.quantize import fake_quantize, round_to_format
+from weightwise.numerics.scaled_tensor import ScaledTensor, encode
 from weightwise.numerics.scaling import ScaledFormat, Scaling
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "PrecisionConfig",
     "QuantizedLinear",
     "ScaledFormat",
+    "ScaledTensor",
     "Scaling",
     "Target",
+    "encode",
     "fake_quantize",
     "parse",
     "quantize_model",

@@ -192,7 +192,8 @@ class FloatFormat:
         sign of -0.0 is lost.
         """
         magnitude = values.double().abs()
-        exponent = (torch.frexp(magnitude).exponent - 1).clamp(min=self.e_min)
+        exponent = torch.frexp(magnitude).exponent - 1
+        exponent = torch.where(magnitude == 0, self.e_min, exponent).clamp(min=self.e_min)
         # An integer below 2^(M+1); the implicit leading bit of a normal value carries into the
         # exponent field of its own accord.
         significand = torch.ldexp(magnitude, self.mantissa_bits - exponent).long()

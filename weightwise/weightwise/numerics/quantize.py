@@ -80,7 +80,7 @@ def round_to_format(
     ----------
     Format and rounding: arXiv 2501.02423, section 3.1.
     """
-    _check(x, rounding, seed)
+    check(x, rounding, seed)
     with torch.no_grad():
         limit = reference.largest_value(fmt, x.dtype)
         v = x.float().clamp(-limit, limit)
@@ -133,7 +133,7 @@ def fake_quantize(
     ----------
     arXiv 2501.02423, equation 7.
     """
-    _check(x, rounding, seed)
+    check(x, rounding, seed)
     fmt = ScaledFormat.parse(fmt) if isinstance(fmt, str) else fmt
     check_axis(x, fmt, axis)
     if non_finite not in ("raise", "propagate"):
@@ -210,7 +210,8 @@ def check_axis(x: Tensor, fmt: ScaledFormat, axis: int) -> None:
         raise ValueError(f"Expected axis in {-x.dim()} to {x.dim() - 1}, got {axis}.")
 
 
-def _check(x: Tensor, rounding: Rounding, seed: int) -> None:
+def check(x: Tensor, rounding: Rounding, seed: int) -> None:
+    """Refuse a dtype, a rounding or a seed that is not accepted."""
     if x.dtype not in DTYPES:
         raise ValueError(f"Expected dtype float32, bfloat16 or float16, got {x.dtype}.")
     if rounding not in ROUNDINGS:

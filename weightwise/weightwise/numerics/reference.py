@@ -37,7 +37,7 @@ MAX_SCALE = 2.0**127  # the largest power of two in float32: a clamped scale mul
 # Least scale of a tensor in NVFP4: both factors of its blocks stay finite.
 LEAST_TENSOR_SCALE = 2.0**-116
 E4M3 = parse("float8_e4m3fn")
-E8M0_NAN = 255
+E8M0_NAN, E4M3_NAN = 0xFF, 0x7F
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +135,9 @@ def group_scales(amax: Tensor, fmt: ScaledFormat, tensor_amax: Tensor) -> Scales
     else:
         # Not fmt.max / amax, which torch computes as a product with the reciprocal: two roundings.
         up = (torch.full_like(amax, element.max) / amax).clamp_(max=MAX_SCALE)
-        up = torch.where(amax == 0, 1.0, up).to(getattr(torch, scaling.scale))
-        stored, up = up, up.float()
+        up = torch.where(amax == 0, 1.0, torch.where(amax.isfinite(), up, torch.nan))
+        stored = up.to(getattr(torch, scaling.scale))
+        up = stored.float()
     up = torch.where(amax.isfinite(), up, torch.nan)
     return Scales(up=up, down=None, stored=stored)
 
@@ -164,11 +165,10 @@ def _two_level_scales(amax: Tensor, fmt: ScaledFormat, tensor_amax: Tensor) -> S
     least = E4M3.min_normal if fmt.scaling.smallest == "normal" else E4M3.min_subnormal
     inner = (amax / top / outer).clamp_(least, E4M3.max)
     inner = round_values(inner, E4M3, "even", None)
-    finite = torch.where(amax.isfinite(), 1.0, torch.nan)
-    return Scales(
-        up=(one / outer) / inner * finite, down=inner * outer,
-        stored=E4M3.encode(inner.nan_to_num(E4M3.max)).to(torch.uint8), tensor_scale=outer,
-    )  # fmt: skip
+    is_finite = amax.isfinite()
+    codes = torch.where(is_finite, E4M3.encode(inner.nan_to_num(E4M3.max)), E4M3_NAN)
+    up = torch.where(is_finite, (one / outer) / inner, torch.nan)
+    return Scales(up=up, down=inner * outer, stored=codes.to(torch.uint8), tensor_scale=outer)
 
 
 def largest_magnitude(x: Tensor, dims: tuple[int, ...]) -> Tensor:

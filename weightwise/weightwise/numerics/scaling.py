@@ -224,7 +224,11 @@ def _from_parts(match: re.Match[str]) -> ScaledFormat:
         block_size=int(sharing) if is_sized else None,
         scale=scale,  # type: ignore[arg-type]
     )
-    return ScaledFormat(element=parse(match["element"]), scaling=scaling)
+    try:
+        element = parse(match["element"])
+    except ValueError as error:
+        raise ValueError(f"{error} With scales: {', '.join(NAMED)}, or as in e4m3@32.") from None
+    return ScaledFormat(element=element, scaling=scaling)
 
 
 def _mx(element: str) -> ScaledFormat:
