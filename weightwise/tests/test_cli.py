@@ -155,8 +155,8 @@ def test_no_resume_refuses_a_folder_with_a_run(call):
 def test_version_and_commands(call):
     """The version is the package's; the commands are those of the table."""
     assert call("--version") == (0, f"weightwise {__version__}\n", "")
-    laws = ["law fit", "law compare", "law predict", "law plan"]
-    assert list(COMMANDS) == ["train", "generate", *laws, "demo"]
+    laws = [f"law {verb}" for verb in ("fit", "compare", "predict", "plan", "next", "sweep")]
+    assert list(COMMANDS) == ["train", "generate", "formats", *laws, "demo"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Bytes that a model's weights take when stored in a low-precision format.
 
-A quantized matrix costs 1 + E + M bits an element and one scale for each group of elements. Embeddings, head and norm gains are not quantized and count 32 bits.
+A quantized matrix costs 1 + E + M bits an element and one scale for each group of elements.
+Embeddings, head and norm gains are not quantized and count 32 bits.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,42 +17,22 @@ import torch
 from torch import Tensor
 
 from weightwise.numerics.kernels import loops
-from weightwise.numerics.reference import E4M3, LEAST_TENSOR_SCALE, NOT_FINITE
-from weightwise.numerics.scaling import RULES
+from weightwise.numerics.kernels.constants import E4M3, INFINITY_BITS, constants_of
+from weightwise.numerics.kernels.layout import arrange
+from weightwise.numerics.reference import E4M3 as E4M3_FORMAT
+from weightwise.numerics.reference import LEAST_TENSOR_SCALE, NOT_FINITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from weightwise.numerics.kernels.constants import Constants
+    from weightwise.numerics.kernels.layout import Layout
     from weightwise.numerics.reference import NonFinite, Rounding
     from weightwise.numerics.scaling import ScaledFormat
 
-ROUNDINGS = {"even": loops.EVEN, "away": loops.AWAY, "stochastic": loops.STOCHASTIC}
-SCALES = {
-    "float32": loops.FLOAT32, "bfloat16": loops.BFLOAT16, "e8m0": loops.E8M0, "e4m3": loops.E4M3,
-}  # fmt: skip
 CONVERTED_PART = 1 << 16  # elements of 16-bit types: the copy in float32 fits the second cache
 PARTS_PER_THREAD = 4
 LEAST_SHARED = 1 << 17  # elements below which threads cost more than they save
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """A pair of dense tensors as arrays of shape (outer, length, inner) in the order of memory.
-
-    Parameters
-    ----------
-    x, out
-        The tensors with their dimensions merged.
-    size
-        Elements of a block along ``length``.
-    is_tensor
-        One group over everything.
-    """
-
-    x: Tensor
-    out: Tensor
-    size: int
-    is_tensor: bool
 
 
 def quantize_into(
@@ -73,60 +52,16 @@ def quantize_into(
     worst, is_checked = 0, non_finite == "raise"
     if layout.is_tensor or fmt.scaling.scale == "e4m3" or (is_checked and is_in_place):
         worst = top_of(layout.x)
-        if is_checked and worst >= loops.INFINITY_BITS:
+        if is_checked and worst >= INFINITY_BITS:
             raise ValueError(NOT_FINITE)
     if layout.is_tensor or layout.x.shape[2] == 1:
         worst = max(worst, _rows(layout, constants, worst, keys))
     else:
         worst = max(worst, _columns(layout, constants, worst, keys))
-    if is_checked and worst >= loops.INFINITY_BITS:
+    if is_checked and worst >= INFINITY_BITS:
         raise ValueError(NOT_FINITE)
     if layout.out.data_ptr() != out.data_ptr():
         out.copy_(layout.out.view(out.shape))
-
-
-def arrange(x: Tensor, out: Tensor, fmt: ScaledFormat, axis: int, *, keep_order: bool) -> Layout:
-    """Merge the dimensions before and behind the axis, in the order in which they lie in memory."""
-    strides = x.stride()
-    order = sorted(range(x.dim()), key=lambda dim: (-strides[dim], dim))
-    x_ordered, out_ordered = x.permute(order), out.permute(order)
-    is_dense = x_ordered.is_contiguous() and out_ordered.is_contiguous()
-    if not is_dense or (keep_order and order != sorted(order)):
-        x_ordered = x.contiguous()
-        out_ordered = out if out.is_contiguous() else torch.empty(x.shape, dtype=x.dtype)
-        order = list(range(x.dim()))
-    is_tensor = fmt.scaling.granularity == "tensor" or x.dim() == 0
-    at = 0 if is_tensor else order.index(axis % x.dim())
-    shape = x_ordered.shape
-    merged = (
-        (1, x.numel(), 1) if is_tensor else (prod(shape[:at]), shape[at], prod(shape[at + 1 :]))
-    )
-    size = min(fmt.scaling.block_size or merged[1], merged[1])
-    if merged[2] == 1 and merged[1] % size == 0:
-        merged = (x.numel() // size, size, 1)
-    return Layout(
-        x=x_ordered.reshape(merged), out=out_ordered.reshape(merged), size=size,
-        is_tensor=is_tensor,
-    )  # fmt: skip
-
-
-def constants_of(fmt: ScaledFormat, rounding: Rounding) -> loops.Constants:
-    """What the loops need to know of a format."""
-    element, scaling = fmt.element, fmt.scaling
-    smallest = E4M3.min_normal if scaling.smallest == "normal" else E4M3.min_subnormal
-    digits = element.mantissa_bits - (element.exponent_bits == 0)
-    return loops.Constants(
-        limit=np.float32(element.max),
-        e_min_bits=np.int32(127 + element.e_min << 23),
-        shift=np.int32(23 - element.mantissa_bits << 23),
-        fraction=np.float32(2.0**-element.mantissa_bits),
-        scale=SCALES[scaling.scale],
-        rule=RULES.index(scaling.rule),
-        e_max=element.e_max,
-        half=1 << 22 - digits,
-        least=np.float32(smallest),
-        rounding=ROUNDINGS[rounding],
-    )
 
 
 def top_of(x: Tensor) -> int:
@@ -146,7 +81,7 @@ def part_size(x: Tensor) -> int:
     return ceil(x.numel() / num_threads / PARTS_PER_THREAD) if is_shared else x.numel()
 
 
-def _rows(layout: Layout, c: loops.Constants, worst: int, keys: tuple[int, int]) -> int:
+def _rows(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> int:
     """Fake-quantize groups that lie in one piece; bits of the largest magnitude."""
     x, out = layout.x.reshape(-1), layout.out.reshape(-1)
     outer = _outer_scale(worst, c)
@@ -171,7 +106,7 @@ def _rows(layout: Layout, c: loops.Constants, worst: int, keys: tuple[int, int])
     return max(shared(work, range(0, x.numel(), part), x.numel()))
 
 
-def _columns(layout: Layout, c: loops.Constants, worst: int, keys: tuple[int, int]) -> int:
+def _columns(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> int:
     """Fake-quantize groups that run across the order of memory; bits of the largest magnitude."""
     x, (planes, length, inner) = layout.x, layout.x.shape
     outer = _outer_scale(worst, c)
@@ -207,12 +142,12 @@ def _columns(layout: Layout, c: loops.Constants, worst: int, keys: tuple[int, in
     return max(shared(work, parts, x.numel()))
 
 
-def _outer_scale(top: int, c: loops.Constants) -> np.float32:
+def _outer_scale(top: int, c: Constants) -> np.float32:
     """The float32 scale of a tensor with two levels; 1 for all others."""
     amax = np.int32(top).view(np.float32)
-    if c.scale != loops.E4M3 or top == 0:
+    if c.scale != E4M3 or top == 0:
         return np.float32(1)
-    return np.float32(max(float(amax / np.float32(E4M3.max * c.limit)), LEAST_TENSOR_SCALE))
+    return np.float32(max(float(amax / np.float32(E4M3_FORMAT.max * c.limit)), LEAST_TENSOR_SCALE))
 
 
 def _floats(part: Tensor) -> Any:

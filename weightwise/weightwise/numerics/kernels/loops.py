@@ -5,11 +5,22 @@ A group is read twice while it lies in the cache. Compiled code is kept on disk.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 
+from weightwise.numerics.kernels.constants import (
+    AWAY,
+    BFLOAT16,
+    CEIL,
+    E4M3,
+    E8M0,
+    EVEN,
+    INFINITY_BITS,
+    NEAREST,
+    RCEIL,
+)
 from weightwise.numerics.kernels.vectors import (
     block_magnitude_bits,
     float_of,
@@ -24,49 +35,10 @@ from weightwise.numerics.kernels.vectors import (
 )
 
 F32, I32, U32, U64 = np.float32, np.int32, np.uint32, np.uint64
-EVEN, AWAY, STOCHASTIC = range(3)
-FLOAT32, BFLOAT16, E8M0, E4M3 = range(4)
-FLOOR, CEIL, NEAREST, RCEIL = range(4)
-INFINITY_BITS = 0x7F800000
 TILE = 2048
 LINE = 4096  # elements that the first cache holds beside their result
 
 compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
-
-
-class Constants(NamedTuple):
-    """What the loops know of a format.
-
-    Parameters
-    ----------
-    limit
-        Largest value.
-    e_min_bits
-        Bits of ``2^e_min``.
-    shift
-        ``(23 - M) * 2^23``: makes a power of two the magic constant of its binade.
-    fraction
-        ``2^-M``: step of a binade over its power of two.
-    scale, rule
-        Kind of scales, and of choosing a power of two.
-    e_max, half
-        Exponent of the largest value; half a step of the element's mantissa in float32 bits.
-    least
-        Smallest scale of a block with two levels.
-    rounding
-        EVEN, AWAY or STOCHASTIC.
-    """
-
-    limit: np.float32
-    e_min_bits: np.int32
-    shift: np.int32
-    fraction: np.float32
-    scale: int
-    rule: int
-    e_max: int
-    half: int
-    least: np.float32
-    rounding: int
 
 
 @compiled
