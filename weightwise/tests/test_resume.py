@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from weightwise.lm import LanguageModel
+from weightwise.numerics import PrecisionConfig
 from weightwise.recipes import tiny
 from weightwise.train import CheckpointError, FileSource, load_model, read_metrics, train
 from weightwise.train.checkpoint import (
@@ -88,6 +89,19 @@ def test_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, run_dir
     for name in ("model.safetensors", "tokenizer.json", "recipe.toml"):
         ours = (result.checkpoint / name).read_bytes()
         assert ours == (tmp_path / "whole" / "checkpoints/step-000008" / name).read_bytes()
+
+
+def test_stochastic_rounding_continues_bit_for_bit(tmp_path, cache):
+    """A run that rounds by chance, stopped and continued, makes the same choices."""
+    precision = PrecisionConfig(format="e2m1", rounding="stochastic")
+    runs = [tmp_path / "whole", tmp_path / "parts"]
+    for run_dir, stops in zip(runs, ([4], [2, 4]), strict=True):
+        for steps in stops:
+            recipe = replace(recipe_of(steps), precision=precision)
+            train(recipe, run_dir, cache_dir=cache, console=QUIET)
+    assert untimed(runs[0])[-1]["step"] == 4
+    ours, theirs = (run_dir / "checkpoints/step-000004/model.safetensors" for run_dir in runs)
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_finished_run_is_left_as_it_is(run_dir, cache):

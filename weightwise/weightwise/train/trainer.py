@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -27,7 +28,6 @@ from weightwise.train.parallel import full, gradient_sync, reshard, spread
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -98,6 +98,7 @@ class Trainer:
 
     def gradient(self, step: int) -> Gradient:
         """Compute the clipped gradient of a step's batch; steps count from 1."""
+        self._seed_rounding(step)
         window_B = self._order.windows(step)
         rounds = window_B.reshape(-1, self._world.size, self._micro)[:, self._world.rank]
         total = torch.zeros((), dtype=torch.float64, device=self._world.device)
@@ -128,6 +129,7 @@ class Trainer:
         window_B = evaluation_windows(self._valid.count, config.eval_batches * config.batch_size)
         pieces = [window_B[i : i + self._micro] for i in range(0, len(window_B), self._micro)]
         total = torch.zeros((), dtype=torch.float64, device=self._world.device)
+        self._seed_rounding(0)
         self._module.eval()
         for first in range(0, len(pieces), self._world.size):
             number = first + self._world.rank
@@ -149,6 +151,12 @@ class Trainer:
             tokenizer=self._tokenizer,
             recipe=self._recipe,
         )
+
+    def _seed_rounding(self, step: int) -> None:
+        """Make stochastic rounding a matter of seed and step alone, so that runs resume exactly."""
+        if self._recipe.precision.rounding == "stochastic":
+            words = np.random.SeedSequence((self._recipe.seed, step)).generate_state(1, np.uint64)
+            torch.manual_seed(int(words[0]))
 
     def _loss(self, windows: Windows, window_M: NDArray[np.int64]) -> Tensor:
         device = self._world.device
