@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from weightwise.cli import main
-from weightwise.laws import CAPYBARA, Settings
+from weightwise.laws import CAPYBARA, QAT_W4A4, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,8 +90,14 @@ def test_fit_for_people_shows_constants_and_bias(call: Call, runs: Path) -> None
 def test_compare_puts_the_right_law_first(call: Call, runs: Path) -> None:
     """Capybara made the runs, so it predicts unseen ones best."""
     code, out, _ = call("law", "compare", str(runs), "--json")
-    laws = json.loads(out)["laws"]
+    answer = json.loads(out)
+    laws = answer["laws"]
     assert code == 0
+    assert answer["refused"] == [
+        "qat: expected runs of one number format, got E1M1, E2M1, E3M2, E4M3"
+    ]
+    # Sixty runs and eight constants: log 60 for each, or 2.
+    assert laws["capybara"]["bic"] - laws["capybara"]["aic"] == pytest.approx(8 * np.log(60) - 16)
     assert min(laws, key=lambda name: laws[name]["rmse_cross_validated"]) == "capybara"
     assert laws["capybara"]["rmse_largest_size"] < laws["kumar"]["rmse_largest_size"]
     code, out, _ = call("law", "compare", str(runs))
@@ -109,11 +116,73 @@ def test_compare_runs_without_quantization(call: Call, tmp_path: Path) -> None:
     answer = json.loads(out)
     assert code == 0
     refused = [
-        f"{name}: expected runs with quantization, got none" for name in ("capybara", "kumar")
+        f"{name}: expected runs with quantization, got none"
+        for name in ("capybara", "qat", "kumar")
     ]
     assert answer["refused"] == refused
     assert answer["laws"]["chinchilla"]["rmse"] < 1e-6
     assert call("law", "fit", "runs.csv")[0] == 2
+
+
+@pytest.mark.parametrize("law", ["qat-w4a4", "qat-w4a16", "qat-w16a4"])
+def test_predict_with_the_law_of_quantization_aware_training(call: Call, law: str) -> None:
+    """INT4 in groups is inside of its runs; where its 16-bit part comes from is told."""
+    words = ("--params", "1e8", "--tokens", "5e10", "--format", "int4", "--block", "128")
+    code, out, _ = call("law", "predict", "--law", law, *words, "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert answer["rows"][0]["critical_tokens"] > 5e10
+    assert [one.split(":")[0] for one in answer["warnings"]] == [
+        "the constants of this law's 16-bit part are not published with its penalty"
+    ]
+    code, _, err = call("law", "predict", "--law", law, *words[:-1], "channel")
+    assert code == 2
+    assert "expected blocks" in err
+
+
+def test_fit_and_use_the_law_of_one_format(call: Call, tmp_path: Path) -> None:
+    """From a table of INT4 runs to a file, and from the file to a prediction."""
+    lines = ["N,D,format,B,L"]
+    for size in (8e7, 2e8, 6e8):
+        for tokens in (1e10, 3e10, 1e11):
+            for block in (None, 32, 128):
+                asked = Settings.of(size, tokens, block and "int4", block or 1)
+                name = "int4" if block else ""
+                lines.append(f"{size},{tokens},{name},{block or ''},{QAT_W4A4.loss(asked)[0]}")
+    (tmp_path / "runs.csv").write_text("\n".join(lines))
+    code, out, _ = call("law", "fit", "runs.csv", "--law", "qat", "--samples", "0", "--out",
+                        "law.json", "--json")  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["constants"]["gamma_g"] == pytest.approx(QAT_W4A4.gamma_g, rel=1e-3)
+    words = ("--params", "1e8", "--tokens", "5e10", "--format", "int4", "--block", "64")
+    code, out, _ = call("law", "predict", "--law", "law.json", *words, "--json")
+    answer = json.loads(out)
+    truth = QAT_W4A4.loss(Settings.of(1e8, 5e10, "int4", 64))[0]
+    assert (code, answer["warnings"]) == (0, [])
+    assert answer["rows"][0]["loss"] == pytest.approx(truth, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fit", "RUNS", "--samples", "0"),
+        ("compare", "RUNS", "--folds", "2"),
+        ("predict", "--params", "1e9", "--tokens", "1e12", "--format", "e4m3"),
+        ("plan", "--compute", "1e23"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_answer_can_be_drawn(
+    call: Call, runs: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """An SVG file in a new folder, nothing half-written beside it; other endings are refused."""
+    words = ("law", *(str(runs) if word == "RUNS" else word for word in words))
+    assert call(*words, "--figure", "new/figure.svg")[0] == 0
+    assert ET.parse(tmp_path / "new" / "figure.svg").getroot().tag.endswith("svg")  # noqa: S314
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["figure.svg"]
+    code, out, err = call(*words, "--figure", "figure.png")
+    assert (code, out) == (2, "")
+    assert "figure: expected a file name that ends in .svg, got 'figure.png'" in err
 
 
 def test_predict_a_table_of_settings(call: Call, tmp_path: Path) -> None:

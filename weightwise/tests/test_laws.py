@@ -120,6 +120,16 @@ def test_effective_parameters_reach_the_same_loss_without_quantization(
     np.testing.assert_allclose(CAPYBARA.loss(fewer), CAPYBARA.loss(settings), rtol=1e-12)
 
 
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_integers_count_as_the_uniform_grid_of_as_many_bits(bits: int) -> None:
+    """INT4 is E1M2 to a law: seven positive values at equal distances."""
+    integer, uniform = (
+        Settings.of(1e8, 1e10, name, 32) for name in (f"int{bits}", f"e1m{bits - 2}")
+    )
+    assert CAPYBARA.loss(integer) == CAPYBARA.loss(uniform)
+    assert integer.format_names[0] == f"E1M{bits - 2}"
+
+
 @given(SIZES, TOKENS, FORMATS)
 def test_blocks_of_one_element_cost_nothing(size: float, tokens: float, fmt: str) -> None:
     """Every element has a scale of its own, so nothing is rounded."""

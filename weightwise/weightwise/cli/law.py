@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from pathlib import Path  # noqa: TC003 (the parser reads annotations)
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import tyro
+import tyro  # noqa: TC002 (the parser reads annotations)
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from weightwise.cli.law_options import (
+    ALL_LAWS,
+    PUBLISHED,
+    FittedLaw,
+    Json,
+    finite,
+    load_law,
+    one_setting,
+    print_json,
+    warn,
+)
 from weightwise.laws import (
-    BESIROGLU,
-    CAPYBARA,
-    HOFFMANN,
+    QAT,
+    QAT_CAVEAT,
     Capybara,
     Settings,
     biases,
@@ -24,25 +33,26 @@ from weightwise.laws import (
     cross_validate,
     extrapolate,
     fit,
-    load_fit,
     optimal_training,
     predict,
     read_runs,
     read_settings,
     save_fit,
+    training_by_bits,
+)
+from weightwise.report.law_figures import (
+    check_figure,
+    compare_figure,
+    fit_figure,
+    plan_figure,
+    predict_figure,
+    write_figure,
 )
 
 if TYPE_CHECKING:
     from weightwise.laws import Law
-    from weightwise.laws.fit import Objective
     from weightwise.laws.law import Floats
-
-Json = Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff]
-FittedLaw = Literal["capybara", "kumar", "chinchilla", "openai"]
-ALL_LAWS: tuple[FittedLaw, ...] = ("capybara", "kumar", "chinchilla", "openai")
-PUBLISHED: dict[str, Law] = {
-    "capybara": CAPYBARA, "hoffmann": HOFFMANN, "besiroglu": BESIROGLU,
-}  # fmt: skip
+    from weightwise.laws.problem import Objective
 
 
 def fit_command(
@@ -54,6 +64,7 @@ def fit_command(
     level: float = 0.9,
     seed: int = 0,
     out: Path | None = None,
+    figure: Path | None = None,
     as_json: Json = False,
 ) -> int:
     """Fit a law to a table of runs and print its constants with intervals.
@@ -67,12 +78,14 @@ def fit_command(
         level: Share of the samples inside of an interval.
         seed: Seed of the bootstrap.
         out: Write the fitted law to this JSON file, for predict and plan.
+        figure: Draw predicted against observed losses, and the bias of formats, to this SVG file.
         as_json: Print one JSON object.
     """
     if samples < 0:
         raise ValueError(f"samples: expected at least 0, got {samples}")
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    check_figure(figure)
     table = read_runs(runs)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("refitting resampled runs", total=samples, visible=samples > 0)
@@ -82,22 +95,19 @@ def fit_command(
         )  # fmt: skip
     if out is not None:
         save_fit(out, law, found)
+    if figure is not None:
+        write_figure(figure, fit_figure(found.law, table.settings, table.losses))
     intervals = _intervals(found.samples, level)
     bias = biases(found.law, table.settings, table.losses)
     if as_json:
-        _print_json(
+        print_json(
             law=law, constants=constants(found.law), intervals=intervals, level=level,
-            objective=found.objective, rmse=found.rmse, bic=found.bic, bias=bias,
+            objective=found.objective, rmse=found.rmse, aic=found.aic, bic=found.bic, bias=bias,
             num_runs=len(table.losses), num_diverged=table.num_diverged,
         )  # fmt: skip
         return 0
     console = Console()
-    shown = Table("constant", "value", f"{level:.0%} interval")
-    for name, value in constants(found.law).items():
-        ends = intervals.get(name)
-        spread = ends and ("kept" if ends[0] == ends[1] else "{:.4g} to {:.4g}".format(*ends))
-        shown.add_row(name, f"{value:.6g}", spread or "")
-    console.print(shown)
+    console.print(_constants_table(found.law, intervals, level))
     left_out = f", {table.num_diverged} diverged and left out" if table.num_diverged else ""
     console.print(
         f"{law}: {len(table.losses)} runs{left_out}; root mean squared error {found.rmse:.4f} "
@@ -113,6 +123,7 @@ def compare_command(
     objective: Literal["huber", "squares"] = "huber",
     folds: int = 5,
     seed: int = 0,
+    figure: Path | None = None,
     as_json: Json = False,
 ) -> int:
     """Compare all laws on a table of runs, also on runs that they did not see.
@@ -122,8 +133,10 @@ def compare_command(
         objective: Huber losses of log losses, or squares of losses.
         folds: Parts of the cross-validation.
         seed: Seed of the parts.
+        figure: Draw the errors to this SVG file.
         as_json: Print one JSON object.
     """
+    check_figure(figure)
     table = read_runs(runs)
     settings, losses = table.settings, table.losses
     rows: dict[str, dict[str, Any]] = {}
@@ -135,20 +148,22 @@ def compare_command(
             refused.append(str(error))
     if not rows:
         raise ValueError(refused[0])
+    if figure is not None:
+        write_figure(figure, compare_figure(rows))
     if as_json:
-        _print_json(num_runs=len(losses), laws=rows, refused=refused)
+        print_json(num_runs=len(losses), laws=rows, refused=refused)
         return 0
     console = Console()
-    shown = Table("law", "error", "unseen runs", "largest size unseen", "its bias", "BIC")
+    shown = Table("law", "error", "unseen runs", "largest size unseen", "its bias", "AIC", "BIC")
     for title, row in sorted(rows.items(), key=lambda item: item[1]["rmse_cross_validated"]):
         shown.add_row(
             title, *(_digits(row[key]) for key in (
                 "rmse", "rmse_cross_validated", "rmse_largest_size", "bias_largest_size")),
-            f"{row['bic']:.1f}",
+            f"{row['aic']:.1f}", f"{row['bic']:.1f}",
         )  # fmt: skip
     console.print(shown)
     console.print(f"{len(losses)} runs; root mean squared errors in nats a token")
-    _warn(refused)
+    warn(refused)
     return 0
 
 
@@ -160,34 +175,42 @@ def predict_command(
     block: str = "128",
     settings: Path | None = None,
     level: float = 0.9,
+    figure: Path | None = None,
     as_json: Json = False,
 ) -> int:
     """Predict losses, for one setting or for a table of them.
 
     Args:
-        law: capybara, hoffmann, besiroglu, or a file that fit wrote.
+        law: capybara, hoffmann, besiroglu, qat-w4a4, qat-w4a16, qat-w16a4, or a file that fit
+            wrote.
         params: N, parameters without embeddings.
         tokens: D, training tokens.
         format: Number format such as e4m3; bf16 without quantization.
         block: Elements that share a scale, channel or tensor.
         settings: Table of settings, as for fit but without losses, instead of the four above.
         level: Share of the fit's samples inside of an interval.
+        figure: Draw losses against tokens for these sizes and formats to this SVG file.
         as_json: Print one JSON object.
     """
-    chosen, samples = _load(law)
+    check_figure(figure)
+    chosen, samples = load_law(law)
     asked = _asked(params, tokens, format, block, settings)
     answer = predict(chosen, asked, samples, level)
+    if figure is not None:
+        write_figure(figure, predict_figure(chosen, asked))
     extra = {}
-    if isinstance(chosen, Capybara):
+    if isinstance(chosen, Capybara | QAT):
         critical, effective = chosen.critical_tokens(asked), chosen.effective_params(asked)
         extra = {"critical_tokens": critical, "effective_params": effective}
     warnings = [str(one) for one in answer.warnings]
+    if isinstance(chosen, QAT) and law in PUBLISHED:
+        warnings.append(QAT_CAVEAT)
     if as_json:
         columns = {"loss": answer.loss, "low": answer.low, "high": answer.high, **extra}
-        _print_json(
+        print_json(
             law=law, level=level, warnings=warnings,
             rows=[
-                {key: _finite(values[i]) for key, values in columns.items() if values is not None}
+                {key: finite(values[i]) for key, values in columns.items() if values is not None}
                 for i in range(len(asked))
             ],
         )  # fmt: skip
@@ -202,7 +225,7 @@ def predict_command(
             *(f"{values[i]:.4g}" for values in extra.values()),
         )  # fmt: skip
     console.print(shown)
-    _warn(warnings)
+    warn(warnings)
     return 0
 
 
@@ -215,6 +238,7 @@ def plan_command(
     block: float = 128,
     overhead_bits: float = 0.0,
     cost: tuple[str, ...] = (),
+    figure: Path | None = None,
     as_json: Json = False,
 ) -> int:
     """Find the bits, parameters and tokens of least loss for a given amount of computing.
@@ -228,26 +252,35 @@ def plan_command(
         block: Elements that share a scale.
         overhead_bits: Bits that stand for the work of scaling.
         cost: What whole bits cost over 16 bits, such as 4=0.25 8=0.5 16=1; only these compete.
+        figure: Draw the loss against the bits to this SVG file.
         as_json: Print one JSON object.
     """
-    chosen, _ = _load(law)
+    check_figure(figure)
+    chosen, _ = load_law(law)
     if not isinstance(chosen, Capybara):
         raise ValueError(f"law: expected a Capybara law, got {law}")  # noqa: TRY004 (user's input)
+    costs = _costs(cost)
     found = optimal_training(
         compute=compute, num_params=params, num_tokens=tokens, bits=bits, block_size=block,
-        overhead_bits=overhead_bits, costs=_costs(cost), law=chosen,
+        overhead_bits=overhead_bits, costs=costs, law=chosen,
     )  # fmt: skip
+    if figure is not None:
+        curve = training_by_bits(
+            compute=compute, num_params=params, num_tokens=tokens, block_size=block,
+            overhead_bits=overhead_bits, costs=costs, law=chosen,
+        )  # fmt: skip
+        write_figure(figure, plan_figure(curve, found, compute))
     layouts = ["E{}M{}".format(*pair) for pair in found.layouts]
     asked = Settings.of(found.num_params, found.num_tokens)
     warnings = [str(one) for one in (chosen.hull.warnings(asked) if chosen.hull else ())]
     if as_json:
-        _print_json(**(asdict(found) | {"layouts": layouts, "warnings": warnings}))
+        print_json(**(asdict(found) | {"layouts": layouts, "warnings": warnings}))
         return 0
     print(f"bits       {found.bits:.3f}  (whole formats beside it: {', '.join(layouts)})")
     print(f"parameters {found.num_params:.4g}")
     print(f"tokens     {found.num_tokens:.4g}")
     print(f"loss       {found.loss:.4f} nats a token")
-    _warn([*warnings, found.caveat])
+    warn([*warnings, found.caveat])
     return 0
 
 
@@ -263,24 +296,13 @@ def _errors(
         larger = None
     return {
         "rmse": found.rmse,
+        "aic": found.aic,
         "bic": found.bic,
         "rmse_cross_validated": unseen.rmse,
         "rmse_largest_size": larger and larger.rmse,
         "bias_largest_size": larger and larger.bias,
         "bias": biases(found.law, settings, losses),
     }
-
-
-def _load(name: str) -> tuple[Law, tuple[Law, ...]]:
-    if name in PUBLISHED:
-        return PUBLISHED[name], ()
-    path = Path(name)
-    if not path.exists():
-        raise ValueError(
-            f"law: expected {', '.join(PUBLISHED)} or a file that `weightwise law fit --out` "
-            f"wrote, got {name!r}"
-        )
-    return load_fit(path)
 
 
 def _asked(
@@ -291,18 +313,7 @@ def _asked(
         return read_settings(table)
     if params is None or tokens is None:
         raise ValueError("params, tokens: expected both, or a table with --settings")
-    is_plain = fmt.lower() in ("bf16", "fp16", "fp32", "none")
-    if is_plain:
-        return Settings.of(params, tokens)
-    if block in ("channel", "tensor"):
-        return Settings.of(params, tokens, fmt, cast('Literal["channel", "tensor"]', block))
-    try:
-        size = int(block)
-    except ValueError:
-        raise ValueError(
-            f"block: expected a whole number, channel or tensor, got {block!r}"
-        ) from None
-    return Settings.of(params, tokens, fmt, size)
+    return one_setting(params, tokens, fmt, block)
 
 
 def _costs(words: tuple[str, ...]) -> dict[int, float] | None:
@@ -327,6 +338,16 @@ def _intervals(samples: tuple[Law, ...], level: float) -> dict[str, tuple[float,
     return {name: (float(low), float(high)) for name, (low, high) in found.items()}
 
 
+def _constants_table(law: Law, intervals: dict[str, tuple[float, float]], level: float) -> Table:
+    """Constants with their intervals; those that the fit keeps have none."""
+    table = Table("constant", "value", f"{level:.0%} interval")
+    for name, value in constants(law).items():
+        ends = intervals.get(name)
+        spread = ends and ("kept" if ends[0] == ends[1] else "{:.4g} to {:.4g}".format(*ends))
+        table.add_row(name, f"{value:.6g}", spread or "")
+    return table
+
+
 def _bias_table(bias: dict[str, float]) -> Table:
     """Mean residual by format, as numbers and bars."""
     table = Table("format", "predicted - observed", "")
@@ -337,20 +358,5 @@ def _bias_table(bias: dict[str, float]) -> Table:
     return table
 
 
-def _warn(warnings: list[str]) -> None:
-    console = Console(stderr=True)
-    for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False)
-
-
 def _digits(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity: None stands for it."""
-    return float(value) if np.isfinite(value) else None
-
-
-def _print_json(**record: Any) -> None:
-    print(json.dumps(record))

@@ -20,7 +20,7 @@ from weightwise.laws.law import (
     constants,
     predict,
 )
-from weightwise.laws.plan import Layout, Optimum, best_layout, optimal_training
+from weightwise.laws.plan import Layout, Optimum, best_layout, optimal_training, training_by_bits
 from weightwise.laws.precision import (
     CAPYBARA,
     KUMAR,
@@ -30,8 +30,8 @@ from weightwise.laws.precision import (
     Kumar,
     PostTraining,
 )
-from weightwise.laws.qat import QAT, QAT_W4A4, QAT_W4A16, QAT_W16A4
-from weightwise.laws.runs import Runs, read_runs, read_settings
+from weightwise.laws.qat import QAT, QAT_CAVEAT, QAT_W4A4, QAT_W4A16, QAT_W16A4
+from weightwise.laws.runs import Runs, read_candidates, read_runs, read_settings
 
 __all__ = [
     "BESIROGLU",
@@ -40,6 +40,7 @@ __all__ = [
     "KUMAR",
     "KUMAR_POST_TRAINING",
     "QAT",
+    "QAT_CAVEAT",
     "QAT_W4A4",
     "QAT_W4A16",
     "QAT_W16A4",
@@ -72,7 +73,9 @@ __all__ = [
     "next_runs",
     "optimal_training",
     "predict",
+    "read_candidates",
     "read_runs",
     "read_settings",
     "save_fit",
+    "training_by_bits",
 ]

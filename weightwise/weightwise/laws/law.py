@@ -6,6 +6,7 @@ token. A law is a frozen object with its constants as fields.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 Granularity = Literal["none", "block", "channel", "tensor"]
 GRANULARITIES: tuple[Granularity, ...] = ("none", "block", "channel", "tensor")
+
+
+def split_bits(fmt: FloatFormat) -> tuple[float, float]:
+    """E and M by which laws know a format: an integer of P bits is a uniform grid, as E1M(P-2)."""
+    if fmt.is_integer:
+        return 1.0, fmt.bits - 2.0
+    return float(fmt.exponent_bits), float(fmt.mantissa_bits)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,11 +101,12 @@ class Settings:
         fmt = parse(fmt) if isinstance(fmt, str) else fmt
         is_sized = not isinstance(block, str)
         sharing = "none" if fmt is None else "block" if is_sized else str(block)
+        exponent, mantissa = (math.nan, math.nan) if fmt is None else split_bits(fmt)
         return cls(
             num_params=np.asarray(num_params, dtype=np.float64),
             num_tokens=np.asarray(num_tokens, dtype=np.float64),
-            exponent_bits=np.array(np.nan if fmt is None else fmt.exponent_bits, dtype=np.float64),
-            mantissa_bits=np.array(np.nan if fmt is None else fmt.mantissa_bits, dtype=np.float64),
+            exponent_bits=np.array(exponent),
+            mantissa_bits=np.array(mantissa),
             granularity=np.array(sharing),
             block_size=np.array(block if sharing == "block" else np.nan, dtype=np.float64),
         )

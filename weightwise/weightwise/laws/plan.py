@@ -17,13 +17,15 @@ from scipy.optimize import brentq
 from weightwise.laws.precision import CAPYBARA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from weightwise.laws.precision import Capybara
 
 FLOPS_PER_BIT = 6 / 16
 # Bits between which a best precision is looked for.
 _FEWEST, _MOST = 1e-6, 1e6
+# From where a format has at least a sign and something else to 16 bits.
+SHOWN_BITS = tuple(2 + i / 8 for i in range(113))
 CAVEAT = (
     "Capybara's runs kept one operand of every product in 16 bits; a cost that falls with P needs "
     "all six operands in P bits, so refit the law on such runs before relying on this optimum."
@@ -132,24 +134,72 @@ def optimal_training(
     ValueError
         If more than one of the three is given, or a number is out of range.
     """
-    given = {"num_params": num_params, "num_tokens": num_tokens, "bits": bits}
+    problem = _problem(
+        {"num_params": num_params, "num_tokens": num_tokens, "bits": bits},
+        compute, block_size, overhead_bits, law,
+    )  # fmt: skip
+    if costs is not None:
+        return min(_at_costs(problem, costs, bits), key=lambda optimum: optimum.loss)
+    return problem.at(bits) if bits is not None else problem.at(problem.best_bits())
+
+
+def training_by_bits(
+    *,
+    compute: float,
+    num_params: float | None = None,
+    num_tokens: float | None = None,
+    bits: Sequence[float] = SHOWN_BITS,
+    block_size: float = 128,
+    overhead_bits: float = 0.0,
+    costs: Mapping[int, float] | None = None,
+    law: Capybara = CAPYBARA,
+) -> tuple[Optimum, ...]:
+    """The best training at each of many numbers of bits: what `optimal_training` chooses from.
+
+    Parameters
+    ----------
+    compute, num_params, num_tokens, block_size, overhead_bits, law
+        As for `optimal_training`.
+    bits
+        Bits to try, above 0.
+    costs
+        As for `optimal_training`; its whole bits are then tried instead.
+
+    Raises
+    ------
+    ValueError
+        As for `optimal_training`.
+    """
+    given = {"num_params": num_params, "num_tokens": num_tokens}
+    problem = _problem(given, compute, block_size, overhead_bits, law)
+    if costs is not None:
+        return _at_costs(problem, costs, None)
+    for one in bits:
+        _require_positive("bits", one)
+    return tuple(problem.at(one) for one in bits)
+
+
+def _problem(
+    given: Mapping[str, float | None],
+    compute: float,
+    block_size: float,
+    overhead_bits: float,
+    law: Capybara,
+) -> _Problem:
+    """A question, if it makes sense."""
     fixed = {name: value for name, value in given.items() if value is not None}
     if len(fixed) > 1:
         raise ValueError(f"expected at most one of {', '.join(given)}, got {', '.join(fixed)}")
     for name, value in {"compute": compute, **fixed}.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name}: expected a finite number above 0, got {value}")
+        _require_positive(name, value)
     if not block_size > 1:
         raise ValueError(f"block_size: expected above 1, got {block_size}")
     if not overhead_bits >= 0:
         raise ValueError(f"overhead_bits: expected at least 0, got {overhead_bits}")
-    problem = _Problem(
+    return _Problem(
         law=law, log2_block=math.log2(block_size), compute=compute, overhead_bits=overhead_bits,
-        num_params=num_params, num_tokens=num_tokens,
+        num_params=fixed.get("num_params"), num_tokens=fixed.get("num_tokens"),
     )  # fmt: skip
-    if costs is not None:
-        return _cheapest(problem, costs, bits)
-    return problem.at(bits) if bits is not None else problem.at(problem.best_bits())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,16 +275,22 @@ class _Problem:
         return _zero(excess, 1e-30, 1e60)
 
 
-def _cheapest(problem: _Problem, costs: Mapping[int, float], bits: float | None) -> Optimum:
-    """Best of the whole bits in a table of costs."""
+def _require_positive(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name}: expected a finite number above 0, got {value}")
+
+
+def _at_costs(
+    problem: _Problem, costs: Mapping[int, float], bits: float | None
+) -> tuple[Optimum, ...]:
+    """The best training at all whole bits in a table of costs, or at given ones."""
     for one, cost in costs.items():
         if not (one >= 1 and cost > 0 and math.isfinite(cost)):
             raise ValueError(f"costs: expected bits >= 1 and costs > 0, got {one}: {cost}")
     wanted = costs if bits is None else {bits: costs[int(bits)]} if bits in costs else None
     if not wanted:
         raise ValueError(f"bits: {bits} is not in costs, which has {', '.join(map(str, costs))}")
-    found = [problem.at(float(one), 6 * cost) for one, cost in wanted.items()]
-    return min(found, key=lambda optimum: optimum.loss)
+    return tuple(problem.at(float(one), 6 * cost) for one, cost in sorted(wanted.items()))
 
 
 def _zero(function: Callable[[float], float], low: float, high: float) -> float:

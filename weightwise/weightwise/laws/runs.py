@@ -5,7 +5,8 @@ CSV with a header, or JSON lines. Columns, with the papers' letters as other nam
 * ``num_params`` (N), ``num_tokens`` (D), ``loss`` (L): numbers above 0;
 * ``format``: a number format such as ``e4m3``, empty or ``bf16`` without quantization; or the two
   columns ``exponent_bits`` (E) and ``mantissa_bits`` (M);
-* ``block_size`` (B): a number, ``channel`` or ``tensor``; empty without quantization.
+* ``block_size`` (B): a number, ``channel`` or ``tensor``; empty without quantization;
+* ``cost`` (C) of candidates: FLOP, above 0.
 
 Other columns are left alone. A run whose ``status`` is ``diverged`` has no loss and is left out.
 """
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weightwise.laws.law import Settings
+from weightwise.laws.law import Settings, split_bits
 from weightwise.numerics import parse
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _OTHER_NAMES = {
     "num_params": "N", "num_tokens": "D", "loss": "L", "exponent_bits": "E",
-    "mantissa_bits": "M", "block_size": "B",
+    "mantissa_bits": "M", "block_size": "B", "cost": "C",
 }  # fmt: skip
 _UNQUANTIZED = ("", "none", "bf16", "fp16", "fp32")
 
@@ -85,6 +86,18 @@ def read_settings(path: Path) -> Settings:
         with _named(path, line):
             rows.append(_setting(record))
     return _settings(path, rows)
+
+
+def read_candidates(path: Path) -> tuple[Settings, Floats]:
+    """Read a table of settings with the column ``cost`` (C), FLOP above 0; ``6 N D`` without it."""
+    rows, costs = [], []
+    for line, record in _records(path):
+        with _named(path, line):
+            row = _setting(record)
+            is_priced = str(_value(record, "cost") or "").strip() != ""
+            costs.append(_number(record, "cost") if is_priced else 6 * row[0] * row[1])
+            rows.append(row)
+    return _settings(path, rows), np.array(costs)
 
 
 @contextmanager
@@ -167,7 +180,7 @@ def _bits(record: dict[str, Any]) -> tuple[float, float]:
             fmt = parse(name)
         except ValueError as error:
             raise ValueError(f"column format: {error}") from None
-        return float(fmt.exponent_bits), float(fmt.mantissa_bits)
+        return split_bits(fmt)
     values = [_value(record, name) for name in ("exponent_bits", "mantissa_bits")]
     if all(value is None or str(value).strip() == "" for value in values):
         return math.nan, math.nan
