@@ -133,7 +133,7 @@ def test_predict_with_the_law_of_quantization_aware_training(call: Call, law: st
     assert code == 0
     assert answer["rows"][0]["critical_tokens"] > 5e10
     assert [one.split(":")[0] for one in answer["warnings"]] == [
-        "the constants of this law's 16-bit part are not published with its penalty"
+        "of this law's constants only those of the penalty are at hand"
     ]
     code, _, err = call("law", "predict", "--law", law, *words[:-1], "channel")
     assert code == 2

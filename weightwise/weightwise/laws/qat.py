@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from weightwise.laws.law import Floats, Settings
 
 QAT_CAVEAT = (
-    "the constants of this law's 16-bit part are not published with its penalty: losses are those "
-    "of Besiroglu et al. plus the penalty of Chen et al., so trust differences more than losses"
+    "of this law's constants only those of the penalty are at hand: losses are those of Besiroglu "
+    "et al. plus the penalty of Chen et al., so trust differences more than losses"
 )
 
 
@@ -127,7 +127,7 @@ def _published(setup: str, k: float, gamma_n: float, gamma_d: float, gamma_g: fl
 
 
 QAT_W4A4 = _published("INT4 weights and activations", 0.1582, 0.2186, 0.0745, 0.7779)
-"""arXiv 2505.14302, 268 runs; INT4 is E1M2. The 16-bit part is `BESIROGLU`."""
+"""arXiv 2505.14302, 268 runs, by way of a summary; INT4 is E1M2. Its 16-bit part is `BESIROGLU`."""
 
 QAT_W4A16 = _published("INT4 weights", 0.2522, 0.3589, 0.1610, 0.3533)
 """The same with four bits for the weights alone."""
