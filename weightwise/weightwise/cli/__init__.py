@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 
 from weightwise import __version__
-from weightwise.cli import law
+from weightwise.cli import formats, law, law_next
 from weightwise.demo import run_demo
 from weightwise.lm import Tokenizer, generate
 from weightwise.recipes import load_recipe
@@ -152,10 +152,12 @@ def demo_command(out: Path = Path("out"), seed: int = 1, steps: int | None = Non
 COMMANDS: dict[str, Callable[..., int]] = {
     "train": train_command,
     "generate": generate_command,
+    "formats": formats.formats_command,
     "law fit": law.fit_command,
     "law compare": law.compare_command,
     "law predict": law.predict_command,
     "law plan": law.plan_command,
+    "law next": law_next.next_command,
     "demo": demo_command,
 }
 
@@ -204,7 +206,7 @@ def _run(words: list[str]) -> int:
 
 
 def _law_group() -> int:
-    """Laws of loss: fit, compare, predict, plan; see weightwise law --help."""
+    """Laws of loss: fit, compare, predict, plan, next; see weightwise law --help."""
     raise AssertionError("the words after law are parsed apart")
 
 
