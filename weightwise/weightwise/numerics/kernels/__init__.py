@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -40,4 +42,14 @@ def choose(x: Tensor, out: Tensor, fmt: ScaledFormat) -> Path | None:
         from weightwise.numerics.kernels import cpu  # the compiler takes a second to import
 
         return cpu.quantize_into
+    if x.device.type == "cuda" and out.device == x.device and has_triton():
+        from weightwise.numerics.kernels import gpu
+
+        return gpu.quantize_into
     return None
+
+
+@cache
+def has_triton() -> bool:
+    """Whether there is a compiler for GPUs; torch's CUDA builds bring it along."""
+    return find_spec("triton") is not None
