@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Lowest first; parts in one layer do not import each other.
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "wardwise": (
-        ("site", "fleet.loss"),
+        ("site", "fleet.loss", "pharmacy"),
         ("fleet.problem", "fleet.plan"),
         ("fleet.check", "fleet.schedule", "io", "flows"),
         ("fleet.search", "dynamism", "generate"),
@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("lm", "vision", "clip", "distill"),
         ("train",),
         ("recipes", "report"),
-        ("demo",),
+        ("demo", "sweep"),
         ("cli",),
     ),
 }

@@ -158,7 +158,6 @@ def test_result_does_not_depend_on_the_number_of_processes(
 @pytest.mark.slow
 def test_ray_gives_the_same_result(redrawn: RedrawnDays, sizing: Sizing) -> None:
     """A cluster of one machine."""
-    pytest.importorskip("ray")
     assert size(redrawn, days=75, seed=1, spares=range(6), ray_address="local") == sizing
 
 

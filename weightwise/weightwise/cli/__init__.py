@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 
 from weightwise import __version__
-from weightwise.cli import formats, law, law_next
+from weightwise.cli import formats, law, law_next, law_sweep
 from weightwise.demo import run_demo
 from weightwise.lm import Tokenizer, generate
 from weightwise.recipes import load_recipe
@@ -158,6 +158,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "law predict": law.predict_command,
     "law plan": law.plan_command,
     "law next": law_next.next_command,
+    "law sweep": law_sweep.sweep_command,
     "demo": demo_command,
 }
 

@@ -1,0 +1,149 @@
+"""Sweeps that are interrupted: by kills at any moment, Ctrl-C, and the death of a worker."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from weightwise.sweep import read_records, read_sweep, run_sweep
+from weightwise.train import read_metrics
+from weightwise.train.checkpoint import list_checkpoints
+
+QUIET = Console(quiet=True)
+SPEC = """
+name = "long"
+recipe = "tiny"
+set = ["train.save_every=8", "train.eval_every=40"]
+tokens = [20480, 30720]
+formats = ["none", "e1m1"]
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Prepared data for all tests of this file."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def path(tmp_path):
+    """The file of a sweep of four runs."""
+    path = tmp_path / "sweep.toml"
+    path.write_text(SPEC)
+    return path
+
+
+def records_of(out):
+    """Records by name, without the time, which no two runs share; each name at most once."""
+    records = read_records(out / "runs.jsonl")
+    assert len({record["name"] for record in records}) == len(records)
+    return {record["name"]: record | {"seconds": None} for record in records}
+
+
+def start_sweep(path, out, cache):
+    """The command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "weightwise", "law", "sweep", path, "--out", out, "--jobs", "2"],
+        env=os.environ | {"WEIGHTWISE_CACHE": str(cache)},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def last_written(out):
+    """When a run has last written metrics, nanoseconds; 0 if none has."""
+    files = Path(out).glob("runs/*/metrics.jsonl")
+    return max((path.stat().st_mtime_ns for path in files), default=0)
+
+
+def wait_for_work(process, out):
+    """Until some run writes metrics."""
+    before = last_written(out)
+    while last_written(out) == before and process.poll() is None:
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_killed_sweeps_lose_and_repeat_nothing(tmp_path, path, cache):
+    """Three kills of all processes at any moment, then records with the bits of a calm sweep."""
+    out = tmp_path / "out"
+    calm = run_sweep(read_sweep(path), tmp_path / "calm", jobs=2, cache_dir=cache, console=QUIET)
+    assert calm.is_complete
+    draw = random.Random(7)
+    num_kills = 0
+    for _ in range(3):
+        process = start_sweep(path, out, cache)
+        wait_for_work(process, out)
+        time.sleep(draw.uniform(0, 0.4))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            num_kills += 1
+        process.communicate()
+    assert num_kills >= 2
+    process = start_sweep(path, out, cache)
+    said, _ = process.communicate()
+    assert process.returncode == 0
+    assert said.startswith("long: 4 of 4 runs done; records in ")
+    assert records_of(out) == records_of(tmp_path / "calm")
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path, path, cache):
+    """A kill of that process alone leaves nobody who writes into the folder."""
+    out = tmp_path / "out"
+    process = start_sweep(path, out, cache)
+    wait_for_work(process, out)
+    process.kill()
+    process.communicate()  # the workers share its standard error: this returns when all are gone
+    before = last_written(out)
+    time.sleep(0.5)
+    assert last_written(out) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_group", [True, False], ids=["terminal", "process alone"])
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, path, cache, to_group):
+    """Every run under way saves its last step; one line and exit code 1, no traceback."""
+    out = tmp_path / "out"
+    process = start_sweep(path, out, cache)
+    wait_for_work(process, out)
+    (os.killpg if to_group else os.kill)(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "runs left; the same command goes on with them" in said
+    assert "Traceback" not in said
+    steps = {
+        run: [row["step"] for row in read_metrics(run / "metrics.jsonl")]
+        for run in out.glob("runs/*")
+    }
+    assert any(steps.values())
+    for run, made in steps.items():
+        if made:
+            assert list_checkpoints(run / "checkpoints")[-1].name == f"step-{made[-1]:06d}"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_run_only(tmp_path, path, cache):
+    """As when memory runs out: the others go on, the run is tried again by the next call."""
+    out = tmp_path / "out"
+    process = start_sweep(path, out, cache)
+    wait_for_work(process, out)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [
+        pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert "1 runs left, 1 of them failed" in said
+    (failed,) = read_records(out / "failed.jsonl")
+    assert failed["message"] == "its process ended with exit code -9"
+    assert len(records_of(out)) == 3
