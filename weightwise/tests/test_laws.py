@@ -28,6 +28,7 @@ from weightwise.laws import (
     predict,
     read_settings,
 )
+from weightwise.numerics import ScaledFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -332,3 +333,20 @@ def test_settings_out_of_range_name_row_and_field(change: dict, message: str) ->
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
         Settings(**(good | change))
+
+
+def test_one_object_for_quantizer_and_law(tmp_path: Path) -> None:
+    """A format with its scales asks the law for its own block; tables of runs know it as well."""
+    fmt = ScaledFormat.parse("mxfp4")
+    by_hand = CAPYBARA.loss(Settings.of(1e9, 1e11, "e2m1", 32))
+    assert CAPYBARA.loss(Settings.of(1e9, 1e11, fmt)) == by_hand
+    assert CAPYBARA.loss(Settings.of(1e9, 1e11, "mxfp4")) == by_hand
+    assert Settings.of(1e9, 1e11, "e4m3@tensor").granularity.tolist() == ["tensor"]
+    with pytest.raises(ValueError, match="block: expected none with format mxfp4, got 64"):
+        Settings.of(1e9, 1e11, fmt, 64)
+    path = tmp_path / "asked.csv"
+    path.write_text("N,D,format,B\n1e9,1e11,mxfp4,\n1e9,1e11,e2m1,32\n")
+    assert CAPYBARA.loss(read_settings(path)).tolist() == [by_hand[0]] * 2
+    path.write_text("N,D,format,B\n1e9,1e11,mxfp4,64\n")
+    with pytest.raises(ValueError, match="line 2: column block_size: expected none or 32"):
+        read_settings(path)

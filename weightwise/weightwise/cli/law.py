@@ -172,7 +172,7 @@ def predict_command(
     params: float | None = None,
     tokens: float | None = None,
     format: str = "bf16",  # noqa: A002 (the name of the option)
-    block: str = "128",
+    block: str | None = None,
     settings: Path | None = None,
     level: float = 0.9,
     figure: Path | None = None,
@@ -186,7 +186,8 @@ def predict_command(
         params: N, parameters without embeddings.
         tokens: D, training tokens.
         format: Number format such as e4m3; bf16 without quantization.
-        block: Elements that share a scale, channel or tensor.
+        block: Elements that share a scale (128 by default), channel or tensor; none with a format
+            that says so itself, such as mxfp4 or e4m3@32.
         settings: Table of settings, as for fit but without losses, instead of the four above.
         level: Share of the fit's samples inside of an interval.
         figure: Draw losses against tokens for these sizes and formats to this SVG file.
@@ -306,7 +307,7 @@ def _errors(
 
 
 def _asked(
-    params: float | None, tokens: float | None, fmt: str, block: str, table: Path | None
+    params: float | None, tokens: float | None, fmt: str, block: str | None, table: Path | None
 ) -> Settings:
     """The settings of the options, or of a table."""
     if table is not None:

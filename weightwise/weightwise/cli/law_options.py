@@ -46,10 +46,12 @@ def load_law(name: str) -> tuple[Law, tuple[Law, ...]]:
     return load_fit(path)
 
 
-def one_setting(params: float, tokens: float, fmt: str, block: str) -> Settings:
+def one_setting(params: float, tokens: float, fmt: str, block: str | None) -> Settings:
     """A setting in the words of the command line."""
     if fmt.lower() in ("bf16", "fp16", "fp32", "none"):
         return Settings.of(params, tokens)
+    if block is None:
+        return Settings.of(params, tokens, fmt)
     if block in ("channel", "tensor"):
         return Settings.of(params, tokens, fmt, cast('Literal["channel", "tensor"]', block))
     try:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from weightwise.numerics import FloatFormat, parse
+from weightwise.numerics import FloatFormat, ScaledFormat, parse
+from weightwise.numerics.scaling import names_scales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,13 @@ def split_bits(fmt: FloatFormat) -> tuple[float, float]:
     if fmt.is_integer:
         return 1.0, fmt.bits - 2.0
     return float(fmt.exponent_bits), float(fmt.mantissa_bits)
+
+
+def sharing_of(fmt: ScaledFormat) -> int | Literal["channel", "tensor"]:
+    """Who shares a scale: elements of a block, ``"channel"`` or ``"tensor"``."""
+    if fmt.scaling.block_size is not None:
+        return fmt.scaling.block_size
+    return "tensor" if fmt.scaling.granularity == "tensor" else "channel"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,8 +92,8 @@ class Settings:
         cls,
         num_params: ArrayLike,
         num_tokens: ArrayLike,
-        fmt: FloatFormat | str | None = None,
-        block: int | Literal["channel", "tensor"] = 128,
+        fmt: FloatFormat | ScaledFormat | str | None = None,
+        block: int | Literal["channel", "tensor"] | None = None,
     ) -> Settings:
         """Settings of one number format, or without quantization.
 
@@ -94,11 +102,25 @@ class Settings:
         num_params, num_tokens
             N and D, numbers or arrays.
         fmt
-            Number format or its name; None for 16-bit training.
+            Number format or its name, with scales (``"mxfp4"``) or without (``"e2m1"``); None for
+            16-bit training.
         block
-            Elements that share a scale, ``"channel"`` or ``"tensor"``.
+            Elements that share a scale, ``"channel"`` or ``"tensor"``; 128 by default. None for a
+            format that says so itself.
+
+        Raises
+        ------
+        ValueError
+            If both the format and `block` say who shares a scale.
         """
-        fmt = parse(fmt) if isinstance(fmt, str) else fmt
+        if isinstance(fmt, str):
+            fmt = ScaledFormat.parse(fmt) if names_scales(fmt) else parse(fmt)
+        if isinstance(fmt, ScaledFormat):
+            if block is not None:
+                raise ValueError(f"block: expected none with format {fmt.name}, got {block}")
+            block = sharing_of(fmt)
+            fmt = fmt.element
+        block = 128 if block is None else block
         is_sized = not isinstance(block, str)
         sharing = "none" if fmt is None else "block" if is_sized else str(block)
         exponent, mantissa = (math.nan, math.nan) if fmt is None else split_bits(fmt)

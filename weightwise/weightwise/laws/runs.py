@@ -5,7 +5,8 @@ CSV with a header, or JSON lines. Columns, with the papers' letters as other nam
 * ``num_params`` (N), ``num_tokens`` (D), ``loss`` (L): numbers above 0;
 * ``format``: a number format such as ``e4m3``, empty or ``bf16`` without quantization; or the two
   columns ``exponent_bits`` (E) and ``mantissa_bits`` (M);
-* ``block_size`` (B): a number, ``channel`` or ``tensor``; empty without quantization;
+* ``block_size`` (B): a number, ``channel`` or ``tensor``; empty without quantization, and with
+  formats that say so themselves, such as ``mxfp4``;
 * ``cost`` (C) of candidates: FLOP, above 0.
 
 Other columns are left alone. A run whose ``status`` is ``diverged`` has no loss and is left out.
@@ -22,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weightwise.laws.law import Settings, split_bits
-from weightwise.numerics import parse
+from weightwise.laws.law import Settings, sharing_of, split_bits
+from weightwise.numerics import ScaledFormat
+from weightwise.numerics.scaling import names_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,6 +166,13 @@ def _setting(record: dict[str, Any]) -> _Row:
     if math.isnan(exponent):
         return params, tokens, exponent, mantissa, "none", math.nan
     text = str(_value(record, "block_size") or "").strip().lower()
+    name = str(record.get("format") or "")
+    if names_scales(name):
+        own = str(sharing_of(ScaledFormat.parse(name)))
+        if text not in ("", own):
+            raise ValueError(f"column block_size: expected none or {own} with {name}, got {text!r}")
+        text = own
+        record = {**record, "block_size": own}
     if text in ("channel", "tensor"):
         return params, tokens, exponent, mantissa, text, math.nan
     block = _number(record, "block_size", least=1, others="channel or tensor")
@@ -177,7 +186,7 @@ def _bits(record: dict[str, Any]) -> tuple[float, float]:
         if name in _UNQUANTIZED:
             return math.nan, math.nan
         try:
-            fmt = parse(name)
+            fmt = ScaledFormat.parse(name).element
         except ValueError as error:
             raise ValueError(f"column format: {error}") from None
         return split_bits(fmt)

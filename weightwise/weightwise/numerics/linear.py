@@ -39,7 +39,7 @@ from torch.nn import functional as F
 
 from weightwise.numerics.quantize import fake_quantize
 from weightwise.numerics.reference import Rounding  # noqa: TC001, pydantic needs it
-from weightwise.numerics.scaling import NAMED, Granularity, ScaledFormat, Scaling
+from weightwise.numerics.scaling import Granularity, ScaledFormat, Scaling, names_scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -117,7 +117,7 @@ class PrecisionConfig:
         cls, granularity: Granularity | None, info: ValidationInfo
     ) -> Granularity | None:
         name = info.data.get("format") or ""
-        if granularity is not None and _says_who_shares(name):
+        if granularity is not None and names_scales(name):
             raise ValueError(f"Expected none with format {name!r}, got {granularity!r}.")
         return granularity
 
@@ -145,11 +145,6 @@ class PrecisionConfig:
             return fmt
         scaling = Scaling(granularity=self.granularity, block_size=self.block_size)
         return ScaledFormat(element=fmt.element, scaling=scaling)
-
-
-def _says_who_shares(name: str) -> bool:
-    """Whether the name of a format is that of a scaled one."""
-    return "@" in name or name.lower().partition("-")[0] in NAMED
 
 
 @plain_dataclass(frozen=True, kw_only=True)

@@ -231,6 +231,11 @@ def _from_parts(match: re.Match[str]) -> ScaledFormat:
     return ScaledFormat(element=element, scaling=scaling)
 
 
+def names_scales(name: str) -> bool:
+    """Whether the name of a format also says who shares a scale."""
+    return "@" in name or name.lower().partition("-")[0] in NAMED
+
+
 def _mx(element: str) -> ScaledFormat:
     scaling = Scaling(granularity="block", block_size=32, scale="e8m0")
     return ScaledFormat(element=parse(element), scaling=scaling)
