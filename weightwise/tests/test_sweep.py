@@ -14,7 +14,7 @@ from rich.console import Console
 from weightwise.laws import fit, read_runs
 from weightwise.lm import num_parameters
 from weightwise.sweep import Sweep, estimate, read_records, read_sweep, run_sweep, time_left
-from weightwise.sweep.grid import num_flop, num_tokens
+from weightwise.sweep.grid import block_of, num_flop, num_tokens
 from weightwise.sweep.journal import Journal, locked
 from weightwise.sweep.work import Task, work
 from weightwise.train import DivergedError, from_dict, to_dict, train
@@ -131,6 +131,18 @@ def test_a_named_size_counts_as_the_paper_does(tmp_path):
     (run,) = read_sweep(path).runs
     assert num_parameters(run.model) == 12 * (4 * 512**2 + 3 * 512 * 1536) == 40_894_464
     assert run.model.vocab_size == 1024
+
+
+def test_formats_that_name_their_scales_have_one_run_for_all_blocks(tmp_path):
+    """MXFP4 has blocks of 32 in any case, 16 bits have none; E4M3 comes with each."""
+    text = 'name = "x"\nrecipe = "tiny"\ntokens = [256]\nblocks = ["tensor", 8]\n'
+    runs = read_sweep(spec_of(tmp_path, text + 'formats = ["bf16", "MXFP4", "e4m3@16"]\n')).runs
+    assert [run.name for run in runs] == [
+        "base-d256-none-s1", "base-d256-mxfp4-P246-s1", "base-d256-e4m3.16-P246-s1",
+    ]  # fmt: skip
+    assert [run.precision.format for run in runs] == [None, "mxfp4", "e4m3@16"]
+    runs = read_sweep(spec_of(tmp_path, text + 'formats = ["fp8"]\n')).runs
+    assert [block_of(run.precision) for run in runs] == ["tensor", 8]
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def _show_estimates(sweep: Sweep, out: Path, jobs: int | None, *, as_json: bool)
     jobs = (os.cpu_count() or 1) if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"jobs: expected at least 1, got {jobs}")
-    with Console(stderr=True).status("measuring one step of each kind of run"):
+    with Console(stderr=True).status("measuring a few steps of each kind of run"):
         rows = estimate(sweep, out)
     seconds = time_left(rows, jobs)
     if as_json:

@@ -1,12 +1,14 @@
-"""What a sweep will cost, from one measured step of each kind of run."""
+"""What a sweep will cost, from a few measured steps of each kind of run."""
 
 from __future__ import annotations
 
 import json
 import math
+import statistics
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from weightwise.sweep.grid import Sweep
     from weightwise.train import Recipe
+
+
+NUM_STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +66,8 @@ def estimate(
 ) -> list[Estimate]:
     """List the runs of a sweep with their cost; writes nothing but prepared data.
 
-    A step and an evaluation of a micro-batch are measured for each combination of size and
-    precision. Runs that share a machine's memory with others take longer.
+    Three steps of a micro-batch and its evaluation are measured for each combination of size and
+    precision; the middle step counts. Runs that share a machine with others take longer.
 
     Parameters
     ----------
@@ -127,14 +132,15 @@ def _measure(recipe: Recipe, cache_dir: Path) -> tuple[float, float]:
     data = prepare(recipe.data, recipe.model.vocab_size, cache_dir)
     with open_world() as world:
         trainer = Trainer(small, data, world, None)
-        trainer.gradient(1)  # the first step allocates
-        trainer.move(1)
-        start = time.perf_counter()
-        trainer.gradient(2)
-        trainer.move(2)
-        between = time.perf_counter()
+        times = [time.perf_counter()]
+        for step in range(1, NUM_STEPS + 2):
+            trainer.gradient(step)
+            trainer.move(step)
+            times.append(time.perf_counter())
         trainer.evaluate()
-        return between - start, time.perf_counter() - between
+        evaluation_s = time.perf_counter() - times[-1]
+        # Without the first step, which allocates and may compile.
+        return statistics.median(b - a for a, b in pairwise(times[1:])), evaluation_s
 
 
 def _seconds(recipe: Recipe, step_s: float, evaluation_s: float) -> float:

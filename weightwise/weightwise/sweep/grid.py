@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from weightwise.lm import num_parameters
 from weightwise.numerics import PrecisionConfig
+from weightwise.numerics.scaling import names_scales
 from weightwise.recipes import RECIPES, load_recipe
 from weightwise.sweep.spec import read_config
 from weightwise.train import from_dict, to_dict
@@ -59,14 +60,16 @@ class _Point(NamedTuple):
     size: str
     steps: int
     format: str
-    block: int | Literal["channel", "tensor"]
+    block: int | Literal["channel", "tensor"] | None
     targets: tuple[Target, ...]
     rounding: Rounding
     axis: Axis
     seed: int
 
     def collapsed(self) -> _Point:
-        """Itself; without quantization, with the usual settings that then mean nothing."""
+        """Itself, with the usual values of settings that its format gives no meaning to."""
+        if names_scales(self.format):
+            return self._replace(block=None)
         if self.format != "none":
             return self
         plain = PrecisionConfig()
@@ -99,8 +102,11 @@ def num_flop(recipe: Recipe) -> float:
 
 
 def block_of(precision: PrecisionConfig) -> int | str | None:
-    """Elements that share a scale, ``channel`` or ``tensor``; None without quantization."""
-    if precision.format is None:
+    """Elements that share a scale, ``channel`` or ``tensor``.
+
+    None without quantization, and with a format that says so itself.
+    """
+    if precision.format is None or names_scales(precision.format):
         return None
     return precision.block_size or precision.granularity or "channel"
 
@@ -269,9 +275,10 @@ def _name(recipe: Recipe) -> str:
         words.append("none")
     else:
         block = block_of(precision)
+        words.append(precision.format.replace("@", ".").replace("/", "."))
+        if block is not None:
+            words.append(block if isinstance(block, str) else f"b{block}")
         words += [
-            precision.format,
-            block if isinstance(block, str) else f"b{block}",
             "P" + "".join(target.removeprefix("P") for target in precision.targets),
         ]
         usual = PrecisionConfig()

@@ -26,7 +26,8 @@
     block = "tensor"
 
 Tokens are rounded to whole steps. Without quantization (``none``, or ``bf16``) blocks, targets,
-roundings and axes mean nothing, so there is one run for all of them.
+roundings and axes mean nothing, so there is one run for all of them; formats that say themselves
+who shares a scale (``mxfp4``, ``e4m3@32``) have one for all blocks.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from weightwise.numerics import PrecisionConfig, Target, parse
+from weightwise.numerics import PrecisionConfig, ScaledFormat, Target, parse
 from weightwise.numerics.reference import Rounding  # noqa: TC001, pydantic needs it at run time
+from weightwise.numerics.scaling import names_scales
 from weightwise.train.recipe_errors import explain
 
 if TYPE_CHECKING:
@@ -68,7 +70,9 @@ def _block(value: Any) -> int | str:
 
 
 def _format(name: str) -> str:
-    return "none" if name.lower() in UNQUANTIZED else parse(name).name.lower()
+    if name.lower() in UNQUANTIZED:
+        return "none"
+    return ScaledFormat.parse(name).name if names_scales(name) else parse(name).name.lower()
 
 
 def _targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
@@ -184,7 +188,8 @@ class SweepConfig:
     tokens
         Training tokens D, above 0, rounded to whole steps.
     formats
-        Number formats; ``none`` or ``bf16`` without quantization.
+        Number formats, with scales (``mxfp4``) or without; ``none`` or ``bf16`` without
+        quantization.
     blocks
         Elements that share a scale: a number, ``channel`` or ``tensor``.
     targets
