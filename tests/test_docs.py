@@ -22,6 +22,7 @@ PACKAGES = {
         "weightwise.optim",
         "weightwise.train",
         "weightwise.recipes",
+        "weightwise.sweep",
     ),
 }
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
