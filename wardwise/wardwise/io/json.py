@@ -8,17 +8,15 @@ writer reads its own text back before it touches the disk.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from wardwise.fleet.plan import Plan
 from wardwise.fleet.problem import Instance
-from wardwise.io.errors import InputError, quote
+from wardwise.io.documents import layout, validated
+from wardwise.io.errors import InputError
 from wardwise.io.files import read_text, write_text
 from wardwise.io.geometry import euclidean
 from wardwise.io.schemas import (
@@ -30,23 +28,15 @@ from wardwise.io.schemas import (
     PlanModel,
     Rows,
 )
-from wardwise.io.text import LARGEST
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
-
-    from pydantic_core import ErrorDetails
 
     from wardwise.fleet.problem import Matrix, Place, Request, Robot, Station
-
-Model = TypeVar("Model", bound=BaseModel)
-Loc = tuple[str | int, ...]
 
 # Younger than the first files of these schemas: written only where they say something, so that
 # whoever knows only the older fields can read all that needs no others.
 _YOUNGER_FIELDS = {"origin": None, "is_pickup": False, "is_broken_off": False}
-_POSITION = re.compile(r"Invalid JSON: (.*) at line ([0-9]+) column ([0-9]+)")
 
 
 def read_json(path: str | os.PathLike[str]) -> Instance:
@@ -71,7 +61,7 @@ def parse_json(text: str, path: str | os.PathLike[str]) -> Instance:
     InputError
         Naming the JSON field, or line and column where it is no JSON.
     """
-    model = _validated(InstanceModel, text, path)
+    model = validated(InstanceModel, text, path)
     travel_s, distance_m, travel_var_s2 = _read_travel(model, path)
     try:
         return Instance(
@@ -121,7 +111,7 @@ def format_json(instance: Instance) -> str:
     document["travel"] = _travel_document(instance)
     if instance.site is not None:
         document["site"] = dataclasses.asdict(instance.site)
-    return _layout(document) + "\n"
+    return layout(document) + "\n"
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
@@ -132,7 +122,7 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     InputError
         Naming the JSON field, or line and column where it is no JSON.
     """
-    model = _validated(PlanModel, read_text(path), path)
+    model = validated(PlanModel, read_text(path), path)
     return Plan(instance=model.instance, trips=model.trips, denied=model.denied)
 
 
@@ -146,8 +136,8 @@ def write_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
     OSError
         If the file cannot be written.
     """
-    text = _layout({"schema": PLAN_SCHEMA, **_fields(plan)}) + "\n"
-    _validated(PlanModel, text, path)
+    text = layout({"schema": PLAN_SCHEMA, **_fields(plan)}) + "\n"
+    validated(PlanModel, text, path)
     write_text(path, text)
 
 
@@ -158,72 +148,6 @@ def _fields(item: Place | Request | Robot | Station | Plan) -> dict[str, Any]:
         return {name: value for name, value in pairs if _YOUNGER_FIELDS.get(name, ...) != value}
 
     return dataclasses.asdict(item, dict_factory=chosen)
-
-
-def _validated(model: type[Model], text: str, path: str | os.PathLike[str]) -> Model:
-    """Check text against a model, each field standing once and each number in range."""
-    try:
-        result = model.model_validate_json(text)
-    except ValidationError as error:
-        raise _input_error(path, error.errors(include_url=False)[0]) from error
-    # pydantic silently keeps the last of two fields of one name.
-    document = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
-    for loc, value in _out_of_range(document, ()):
-        problem = f"expected a number from {-LARGEST:g} to {LARGEST:g}, got {quote(value)}"
-        raise InputError(path, problem, field=_field(loc))
-    return result
-
-
-def _input_error(path: str | os.PathLike[str], error: ErrorDetails) -> InputError:
-    """Say in our words what pydantic found first."""
-    message, found, context = error["msg"], quote(error["input"]), error.get("ctx", {})
-    position = _POSITION.fullmatch(message)
-    if position is not None:
-        problem = f"expected JSON, got: {position[1]}"
-        return InputError(path, problem, line=int(position[2]), field=f"column {position[3]}")
-    expected = message.removeprefix("Input should be ").removeprefix("Input ")
-    problems = {
-        "missing": "expected a value, got none",
-        "missing_argument": "expected a value, got none",
-        "extra_forbidden": "expected a known field, got this one",
-        "unexpected_keyword_argument": "expected a known field, got this one",
-        "union_tag_not_found": "expected a field kind, got none",
-        "union_tag_invalid": f"expected kind {context.get('expected_tags')}, "
-        f"got {quote(context.get('tag'))}",
-        "value_error": message.removeprefix("Value error, "),
-    }
-    problem = problems.get(error["type"], f"expected {expected}, got {found}")
-    field = _field(error["loc"])
-    return InputError(path, problem.removeprefix(f"{field}: "), field=field)
-
-
-def _field(loc: Loc) -> str | None:
-    """Write a place in the document as ``requests[3].due_s``."""
-    kinds = ("matrix", "euclidean", "site")
-    if loc[:1] == ("travel",) and loc[1:2] and loc[1] in kinds:
-        loc = ("travel", *loc[2:])  # pydantic inserts the kind
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return text.removeprefix(".") or None
-
-
-def _unique(path: str | os.PathLike[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(path, "expected once, got it again", field=twice)
-    return fields
-
-
-def _out_of_range(container: Any, loc: Loc) -> Iterator[tuple[Loc, float]]:
-    """Numbers of a document that are too large, with their places."""
-    items = container.items() if isinstance(container, dict) else enumerate(container)
-    for key, item in items:
-        if isinstance(item, int | float):
-            if not -LARGEST <= item <= LARGEST:
-                yield (*loc, key), item
-        elif isinstance(item, dict | list):
-            yield from _out_of_range(item, (*loc, key))
 
 
 def _fields_by_subject(model: InstanceModel) -> dict[str, str]:
@@ -320,23 +244,3 @@ def _speed(instance: Instance) -> float | None:
     speed_m_per_s = float(f"{distance_m[longest] / instance.travel_s[longest]:.12g}")
     is_exact = speed_m_per_s > 0 and np.array_equal(distance_m / speed_m_per_s, instance.travel_s)
     return speed_m_per_s if is_exact else None
-
-
-def _layout(value: Any, indent: str = "") -> str:
-    """Format JSON with one line for an innermost list or object, for eyes and for diff."""
-    if not _is_nested(value):
-        return json.dumps(value, ensure_ascii=False)
-    inner = f"{indent} "
-    if isinstance(value, dict):
-        lines = [f"{json.dumps(key)}: {_layout(item, inner)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(inner + line for line in lines) + f"\n{indent}}}"
-    lines = [_layout(item, inner) for item in value]
-    return "[\n" + ",\n".join(inner + line for line in lines) + f"\n{indent}]"
-
-
-def _is_nested(value: Any) -> bool:
-    """Whether lists or objects stand inside; the items of a list are all alike."""
-    if isinstance(value, dict):
-        return any(isinstance(item, dict | list | tuple) for item in value.values())
-    is_list = isinstance(value, list | tuple) and len(value) > 0
-    return is_list and isinstance(value[0], dict | list | tuple)
