@@ -9,12 +9,12 @@ may get another scale than the one defined; random data hold next to none.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Any
 
 import torch
+from peers.clock import SEED, emit
 from torch import Tensor
 
 from weightwise.numerics import (
@@ -26,7 +26,7 @@ from weightwise.numerics import (
     round_to_format,
 )
 
-SEED = 1
+SYSTEM = "precision-law"
 PEER = "microxcaling"
 FORMATS = {
     "fp8_e4m3": "mxfp8_e4m3",
@@ -58,21 +58,24 @@ def main() -> int:
     x *= 2.0 ** torch.randint(-80, 81, (2048, 1), generator=generator)
     for theirs, ours in FORMATS.items():
         emit(
-            name=f"quantizer_mismatches_{ours}_{PEER}", value=mx_mismatches(x, theirs, ours),
-            unit="values", detail={"compared": 2 * x.numel()},
+            SYSTEM, peer=PEER, name=f"quantizer_mismatches_{ours}_{PEER}",
+            value=mx_mismatches(x, theirs, ours), unit="values", goal=("<=", 0),
+            detail={"compared": 2 * x.numel()},
         )  # fmt: skip
     for exponent_bits, mantissa_bits in ((2, 1), (2, 3), (3, 2), (4, 3), (5, 2)):
         fmt = FloatFormat(exponent_bits=exponent_bits, mantissa_bits=mantissa_bits)
         count, compared = rounding_mismatches(fmt)
         emit(
-            name=f"quantizer_mismatches_{fmt.name.lower()}_{PEER}", value=count, unit="values",
+            SYSTEM, peer=PEER, name=f"quantizer_mismatches_{fmt.name.lower()}_{PEER}",
+            value=count, unit="values", goal=("<=", 0),
             detail={"compared": compared, "accepted": "float32 next below the first midpoint"},
         )  # fmt: skip
     for theirs, ours in FORMATS.items():
         worst, compared = layer_difference(theirs, ours)
         emit(
-            name=f"linear_difference_{ours}_{PEER}", value=worst, unit="of the largest element",
-            goal=("<=", 1e-6), detail={"compared": compared, "targets": len(TARGETS)},
+            SYSTEM, peer=PEER, name=f"linear_difference_{ours}_{PEER}", value=worst,
+            unit="of the largest element", goal=("<=", 1e-6),
+            detail={"compared": compared, "targets": len(TARGETS)},
         )  # fmt: skip
     return 0
 
@@ -152,15 +155,6 @@ def run(layer: Any, x: Tensor, weight: Tensor, dy: Tensor) -> list[Tensor]:
     assert x.grad is not None
     assert weight.grad is not None
     return [y.detach(), x.grad, weight.grad]
-
-
-def emit(
-    *, name: str, value: float, unit: str, detail: dict[str, object],
-    goal: tuple[str, float] = ("<=", 0),
-) -> None:  # fmt: skip
-    """Print one measurement on stdout."""
-    row = {"system": "precision-law", "name": name, "value": value, "unit": unit, "peer": PEER}
-    print(json.dumps(row | {"goal": goal, "detail": detail, "seed": SEED}), flush=True)
 
 
 if __name__ == "__main__":
