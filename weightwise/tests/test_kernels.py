@@ -111,7 +111,7 @@ def assert_same_bits(a: Tensor, b: Tensor) -> None:
     assert not differs.any(), (int(differs.sum()), a[differs][:5], b[differs][:5])
 
 
-@settings(max_examples=400)
+@settings(max_examples=300)
 @given(cases())
 def test_compiled_path_equals_the_reference(case: Case) -> None:
     """Any shape, layout, type, format and rounding gives the bits of the slow way."""
@@ -119,7 +119,7 @@ def test_compiled_path_equals_the_reference(case: Case) -> None:
     assert_same_bits(case.fast(), case.slow())
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(cases(), st.data())
 def test_targets_receive_the_same_bits(case: Case, data: st.DataObject) -> None:
     """Results go into any tensor of the right shape, or over the input, and nowhere else."""
@@ -139,7 +139,7 @@ def test_targets_receive_the_same_bits(case: Case, data: st.DataObject) -> None:
     assert_same_bits(own, expected)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(cases(), st.sampled_from([torch.inf, -torch.inf, torch.nan]), st.data())
 def test_what_is_not_finite(case: Case, value: float, data: st.DataObject) -> None:
     """A group with it turns NaN and no other does; or it is refused with nothing written over."""
