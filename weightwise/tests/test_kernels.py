@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from weightwise.numerics import ScaledFormat, fake_quantize, kernels, reference
+from weightwise.numerics import (
+    ScaledFormat,
+    fake_quantize,
+    kernels,
+    parse,
+    reference,
+    round_to_format,
+)
 from weightwise.numerics.kernels import cpu, loops
 from weightwise.numerics.philox import random_words
 
@@ -262,3 +269,20 @@ def test_memory_stays_resizable(dtype: torch.dtype) -> None:
     for tensor in (x, out):
         tensor.untyped_storage().resize_(0)
         assert tensor.untyped_storage().size() == 0
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("offset", [0, 3])
+def test_large_tensors_past_the_caches(num_threads: int, offset: int) -> None:
+    """Results that stream to memory, and such that start between two lines, have the same bits."""
+    x = torch.randn((1 << 23) + 100, generator=torch.Generator().manual_seed(0))[offset:]
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        out = torch.empty((1 << 23) + 100)[offset:]
+        got = fake_quantize(x, "e4m3@tensor", out=out)
+    finally:
+        torch.set_num_threads(before)
+    scale = (torch.tensor(480.0) / x.abs().max()).reshape(1)
+    expected = round_to_format(x * scale, parse("e4m3")) / scale
+    assert torch.equal(got.view(torch.int32), expected.view(torch.int32))

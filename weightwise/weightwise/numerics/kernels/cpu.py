@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from weightwise.numerics.kernels import loops
-from weightwise.numerics.kernels.constants import E4M3, INFINITY_BITS, constants_of
+from weightwise.numerics.kernels.constants import E4M3, EVEN, INFINITY_BITS, constants_of
 from weightwise.numerics.kernels.layout import arrange
 from weightwise.numerics.reference import E4M3 as E4M3_FORMAT
 from weightwise.numerics.reference import LEAST_TENSOR_SCALE, NOT_FINITE
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 CONVERTED_PART = 1 << 16  # elements of 16-bit types: the copy in float32 fits the second cache
 PARTS_PER_THREAD = 4
+SMALLEST_PART, LARGEST_PART = 1 << 15, 1 << 22
+LEAST_STREAMED = 1 << 23  # elements of 32 MB
 LEAST_SHARED = 1 << 17  # elements below which threads cost more than they save
 
 
@@ -67,18 +69,26 @@ def quantize_into(
 def top_of(x: Tensor) -> int:
     """Bits of the largest magnitude of a dense tensor."""
     flat, part = x.reshape(-1), part_size(x)
-    cuts = range(0, flat.numel(), part)
-    tops = shared(lambda i: loops.top_of(_floats(flat[i : i + part])), cuts, flat.numel())
-    return int(max(tops))
+    values = memory_of(flat) if x.dtype == torch.float32 else None
+
+    def work(start: int) -> int:
+        piece = slice(start, start + part)
+        return int(loops.top_of(flat[piece].float().numpy() if values is None else values[piece]))
+
+    return max(shared(work, range(0, flat.numel(), part), flat.numel()))
 
 
 def part_size(x: Tensor) -> int:
-    """Elements of one part."""
+    """Elements of one part: whole lines of the cache."""
     if x.dtype != torch.float32:
         return CONVERTED_PART
-    num_threads = torch.get_num_threads()
-    is_shared = num_threads > 1 and x.numel() >= LEAST_SHARED
-    return ceil(x.numel() / num_threads / PARTS_PER_THREAD) if is_shared else x.numel()
+    share = ceil(x.numel() / torch.get_num_threads() / PARTS_PER_THREAD / 16) * 16
+    return min(LARGEST_PART, max(SMALLEST_PART, share))
+
+
+def can_stream(out: Tensor) -> bool:
+    """Whether a result is too large to stay in a cache, and starts where a line of it does."""
+    return out.numel() >= LEAST_STREAMED and out.data_ptr() % 64 == 0
 
 
 def _rows(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> int:
@@ -91,19 +101,31 @@ def _rows(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> in
     ups, downs = np.empty(1, np.float32), np.empty(1, np.float32)
     loops.find_factors(np.full(1, worst, np.int32), ups, downs, c, outer)
 
+    is_converted = x.dtype != torch.float32
+    values: Any = None if is_converted else memory_of(x)
+    results: Any = None if is_converted else memory_of(out)
+    is_plain = layout.is_tensor and c.rounding == EVEN and c.scale != E4M3
+    is_streamed = is_plain and not is_converted and can_stream(out)
+
     def work(start: int) -> int:
-        source = _floats(x[start : start + part])
-        target = out[start : start + part]
-        into = memory_of(target) if target.dtype == torch.float32 else source
-        if layout.is_tensor:
+        piece = slice(start, start + part)
+        source = x[piece].float().numpy() if is_converted else values[piece]
+        into = source if is_converted else results[piece]
+        if is_streamed:
+            loops.stream_line(source, into, ups[0], c)
+            top = worst
+        elif layout.is_tensor:
             loops.round_line(source, into, ups, downs, c, start, keys)
             top = worst
         else:
             top = loops.along_rows(source, into, length, layout.size, c, outer, start, keys)
-        _write_back(into, target)
+        if is_converted:
+            out[piece].copy_(torch.from_numpy(into))
         return int(top)
 
-    return max(shared(work, range(0, x.numel(), part), x.numel()))
+    starts = range(0, x.numel(), part)
+    # Where a first pass has read the tensor, its end is still in the cache.
+    return max(shared(work, starts[::-1] if layout.is_tensor else starts, x.numel()))
 
 
 def _columns(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> int:
@@ -120,23 +142,25 @@ def _columns(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) ->
         for left in range(0, inner, width)
     ]
 
+    is_converted = x.dtype != torch.float32
+    values: Any = None if is_converted else memory_of(x)
+    results: Any = None if is_converted else memory_of(layout.out)
+
     def work(place: tuple[int, int, int]) -> int:
         plane, top, left = place
         right = min(left + width, inner)
         lines = (plane, slice(top, top + rows))
         first = (plane * length + top) * inner
-        if x.dtype == torch.float32:
-            source, into = memory_of(x[lines]), memory_of(layout.out[lines])
-            start, stop, target = left, right, None
-        else:
-            target = layout.out[lines][:, left:right]
+        if is_converted:
             source = into = x[lines][:, left:right].float().numpy()
             start, stop, first = 0, right - left, first + left
+        else:
+            source, into, start, stop = values[lines], results[lines], left, right
         found = loops.along_columns(
             source, into, start, stop, layout.size, c, outer, (first, inner), keys
         )
-        if target is not None:
-            target.copy_(torch.from_numpy(into))
+        if is_converted:
+            layout.out[lines][:, left:right].copy_(torch.from_numpy(into))
         return int(found)
 
     return max(shared(work, parts, x.numel()))
@@ -150,11 +174,6 @@ def _outer_scale(top: int, c: Constants) -> np.float32:
     return np.float32(max(float(amax / np.float32(E4M3_FORMAT.max * c.limit)), LEAST_TENSOR_SCALE))
 
 
-def _floats(part: Tensor) -> Any:
-    """The part itself in float32, or a copy of other types."""
-    return memory_of(part) if part.dtype == torch.float32 else part.float().numpy()
-
-
 def memory_of(x: Tensor) -> Any:
     """Array over the memory of a float32 tensor.
 
@@ -165,12 +184,6 @@ def memory_of(x: Tensor) -> Any:
     flat = np.ctypeslib.as_array((ctypes.c_float * span).from_address(x.data_ptr()))
     strides = [4 * stride for stride in x.stride()]
     return np.lib.stride_tricks.as_strided(flat, x.shape, strides)
-
-
-def _write_back(result: Any, target: Tensor) -> None:
-    """Put a result where it belongs, unless it was computed there."""
-    if target.dtype != torch.float32:
-        target.copy_(torch.from_numpy(result))
 
 
 def shared(work: Callable[[Any], int], places: Sequence[Any], num_elements: int) -> Iterator[int]:

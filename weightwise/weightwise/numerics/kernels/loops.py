@@ -36,6 +36,7 @@ from weightwise.numerics.kernels.vectors import (
 
 F32, I32, U32, U64 = np.float32, np.int32, np.uint32, np.uint64
 TILE = 2048
+STREAM_LANES = 64
 LINE = 4096  # elements that the first cache holds beside their result
 
 compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -164,6 +165,24 @@ def round_line(x: Any, out: Any, ups: Any, downs: Any, c: Any, position: Any, ke
 
 
 @compiled
+def stream_line(x: Any, out: Any, up: Any, c: Any) -> None:
+    """Fake-quantize a large array with one factor, ties to even, past the caches.
+
+    Parameters
+    ----------
+    x, out
+        Arrays of shape (n,); `out` starts at a multiple of 64 bytes.
+    up
+        Factor that divides afterwards.
+    """
+    whole = x.shape[0] // STREAM_LANES * STREAM_LANES
+    for start in range(0, whole, STREAM_LANES):
+        round_block(x, out, start, STREAM_LANES, up, up, 1, 1, c.limit, c.e_min_bits, c.shift)
+    for i in range(whole, x.shape[0]):
+        out[i] = signed(nearest(x[i], up, c.limit, c.e_min_bits, c.shift) / up, x[i])
+
+
+@compiled
 def whole_blocks(
     x: Any, out: Any, lanes: Any, tops: Any, ups: Any, downs: Any, c: Any, outer: Any
 ) -> Any:
@@ -185,13 +204,13 @@ def whole_blocks(
             for k in range(count):
                 start = left + k * lanes
                 round_block(
-                    x, out, start, lanes, ups[k], downs[k], 0, c.limit, c.e_min_bits, c.shift
+                    x, out, start, lanes, ups[k], downs[k], 0, 0, c.limit, c.e_min_bits, c.shift
                 )
         else:
             for k in range(count):
                 start = left + k * lanes
                 round_block(
-                    x, out, start, lanes, ups[k], downs[k], 1, c.limit, c.e_min_bits, c.shift
+                    x, out, start, lanes, ups[k], downs[k], 1, 0, c.limit, c.e_min_bits, c.shift
                 )
     return worst
 

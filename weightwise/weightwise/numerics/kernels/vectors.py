@@ -182,26 +182,32 @@ def block_magnitude_bits(_context: Any, x: Any, _start: types.Type, lanes: Any) 
 @intrinsic(prefer_literal=True)
 def round_block(
     _context: Any, x: Any, out: Any, _start: types.Type, lanes: Any, _up: types.Type,
-    _down: types.Type, is_divided: Any, _limit: types.Type, _e_min_bits: types.Type,
-    _shift: types.Type,
+    _down: types.Type, is_divided: Any, streams: Any, _limit: types.Type,
+    _e_min_bits: types.Type, _shift: types.Type,
 ) -> Any:  # fmt: skip
-    """Fake-quantize a block: scale up, round, and scale down by dividing or multiplying."""
+    """Fake-quantize a block: scale up, round, and scale down by dividing or multiplying.
+
+    A block that streams goes past the caches to memory; it must start at a multiple of 64 bytes.
+    """
     size, divides = lanes.literal_value, bool(is_divided.literal_value)
+    is_streamed = bool(streams.literal_value)
 
     def codegen(context: Any, b: ir.IRBuilder, signature: Any, args: list[ir.Value]) -> ir.Value:
         x_type, out_type = signature.args[0], signature.args[1]
         block = _load(b, _address(context, b, x_type, [args[0], args[2]], size))
-        rounded = _round(b, size, block, [args[4], *args[7:]])
+        rounded = _round(b, size, block, [args[4], *args[8:]])
         if divides:
             rounded = b.fdiv(rounded, _splat(b, size, args[4]))
         else:
             rounded = b.fmul(rounded, _splat(b, size, args[5]))
         address = _address(context, b, out_type, [args[1], args[2]], size)
-        b.store(_signed(b, size, rounded, block), address, align=4)
+        store = b.store(_signed(b, size, rounded, block), address, align=64 if is_streamed else 4)
+        if is_streamed:
+            store.set_metadata("nontemporal", b.module.add_metadata([I32(1)]))
         return context.get_dummy_value()
 
     signature = types.void(
-        x, out, types.intp, lanes, types.float32, types.float32, is_divided, types.float32,
-        types.int32, types.int32,
+        x, out, types.intp, lanes, types.float32, types.float32, is_divided, streams,
+        types.float32, types.int32, types.int32,
     )  # fmt: skip
     return signature, codegen
