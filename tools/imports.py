@@ -23,7 +23,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fleet.search", "dynamism", "generate"),
         ("fleet.peer_pyvrp",),
         ("fleet.solvers", "fleet.dispatch"),
-        ("fleet.replay", "fleet.sizing"),
+        ("fleet.replay", "fleet.sizing", "dispenser"),
         ("fleet.simulate",),
         ("report",),
         ("cli",),
