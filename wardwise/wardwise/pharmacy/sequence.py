@@ -86,6 +86,8 @@ class Step:
         Ids of the order, the drug and the bin, and where the bin belongs.
     point
         Number of the I/O point, from 0.
+    arm_s, service_s
+        Seconds of the arm's cycle that brings the bin, and of the pharmacist in the mean.
     delivered_s, sorted_s
         Expected times when the bin stands at its point, and when the pharmacist is done with it.
     sorted_quantiles_s
@@ -97,9 +99,28 @@ class Step:
     bin: str
     cell: int
     point: int
+    arm_s: float
+    service_s: float
     delivered_s: float
     sorted_s: float
     sorted_quantiles_s: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """When all lines that the machine gives of an order are sorted.
+
+    Parameters
+    ----------
+    order
+        Its id.
+    completed_s, completed_quantiles_s
+        Mean in simulation, and 5, 50 and 95 %.
+    """
+
+    order: str
+    completed_s: float
+    completed_quantiles_s: tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +133,8 @@ class Plan:
         How it was made.
     steps
         Retrievals in sequence.
+    orders
+        Orders that the machine serves, in sequence.
     objective_s
         Expected seconds until the last line is sorted by the sum of pair costs, see
         `wardwise.pharmacy.costs`.
@@ -125,6 +148,7 @@ class Plan:
 
     method: str
     steps: tuple[Step, ...]
+    orders: tuple[Completion, ...]
     objective_s: float
     is_expectation: bool
     makespan_s: float
@@ -200,10 +224,12 @@ def sequence(
     service_s = day.service.sample((replications, len(found)), luck)
     arm_s = _arm_times(costs, packed.node[found], goes_home=method == "single-command")
     timeline = _simulate(day, arm_s, service_s)
+    m = day.machine.num_points
     makespan_s = timeline.makespan_s if len(found) else np.zeros(1)
     return Plan(
         method=method,
-        steps=_steps(served, bins, packed, found, timeline, day.machine.num_points),
+        steps=_steps(served, bins, packed, found, arm_s[0], service_s.mean(axis=0), timeline, m),
+        orders=_completions(served, packed, timeline),
         objective_s=_objective_s(costs, arm_s),
         is_expectation=costs.is_exact,
         makespan_s=float(makespan_s.mean()),
@@ -301,7 +327,14 @@ def _quantiles(times_s: Floats) -> list[tuple[float, float, float]]:
 
 
 def _steps(
-    served: list[str], bins: list[Bin], packed: Packed, found: Ints, timeline: Timeline, m: int
+    served: list[str],
+    bins: list[Bin],
+    packed: Packed,
+    found: Ints,
+    arm_s: Floats,
+    service_s: Floats,
+    timeline: Timeline,
+    m: int,
 ) -> tuple[Step, ...]:
     order = np.repeat(np.arange(len(packed.size)), packed.size)
     delivered_s = timeline.delivered_s.mean(axis=0).tolist()
@@ -310,8 +343,19 @@ def _steps(
     return tuple(
         Step(
             order=served[order[k]], drug=bins[c].drug, bin=bins[c].id, cell=bins[c].cell,
-            point=k % m, delivered_s=delivered_s[k], sorted_s=sorted_s[k],
-            sorted_quantiles_s=lucky[k],
+            point=k % m, arm_s=float(arm_s[k]), service_s=float(service_s[k]),
+            delivered_s=delivered_s[k], sorted_s=sorted_s[k], sorted_quantiles_s=lucky[k],
         )
         for k, c in enumerate(found.tolist())
     )  # fmt: skip
+
+
+def _completions(served: list[str], packed: Packed, timeline: Timeline) -> tuple[Completion, ...]:
+    if not served:
+        return ()
+    completed_s = timeline.completed_s(packed.size)
+    means, lucky = completed_s.mean(axis=0).tolist(), _quantiles(completed_s)
+    return tuple(
+        Completion(order=order, completed_s=means[k], completed_quantiles_s=lucky[k])
+        for k, order in enumerate(served)
+    )
