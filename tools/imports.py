@@ -25,6 +25,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("fleet.solvers", "fleet.dispatch"),
         ("fleet.replay", "fleet.sizing", "dispenser"),
         ("fleet.simulate",),
+        ("hospital",),
         ("report",),
         ("cli",),
     ),
