@@ -80,7 +80,7 @@ def test_generate_writes_an_instance_that_reads_back(run, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_demo_writes_four_files_and_says_what_next(run, tmp_path: Path):
+def test_demo_writes_its_files_and_says_what_next(run, tmp_path: Path):
     """The demo lives through a feasible morning and ends with what to open."""
     done = run("demo", "--out", "d", "--time-limit", "1", "--seed", "1")
     assert done.code == 0
@@ -88,6 +88,7 @@ def test_demo_writes_four_files_and_says_what_next(run, tmp_path: Path):
     assert names == {
         "wardwise.html",
         "wardwise-hospital.json",
+        "wardwise-pharmacy.json",
         "wardwise-hospital.day.json",
         "wardwise-hospital.journal.jsonl",
     }

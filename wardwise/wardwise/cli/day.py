@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -36,6 +36,13 @@ from wardwise.fleet.dispatch import Journal, Policy, Record, Status, warm_up
 from wardwise.fleet.replay import Reoptimisation, Replay, known_part, replay_day
 from wardwise.fleet.solvers import METHODS, Objective
 from wardwise.generate import generate_hospital
+from wardwise.hospital import (
+    dispense,
+    draw_prescriptions,
+    live_days,
+    with_deliveries,
+    without_medicine,
+)
 from wardwise.io import (
     Provenance,
     read_instance,
@@ -44,11 +51,22 @@ from wardwise.io import (
     write_lackner,
     write_plan,
 )
+from wardwise.io.pharmacy import write_pharmacy
 from wardwise.report import summarise
 from wardwise.report.live import write_live_report
 
+if TYPE_CHECKING:
+    from wardwise.fleet.problem import Instance
+    from wardwise.hospital import Delivery, Dispensing, HospitalDay
+
 # One robot fewer than the day asks for, so that there is something to decide.
 DEMO_START_H, DEMO_METHOD, DEMO_ROBOTS = 6.0, "tabu", 8
+DEMO_QUANTILE, DEMO_DAYS = 0.9, 50
+DEMO_FILES = {
+    "instance": "wardwise-hospital.json", "pharmacy": "wardwise-pharmacy.json",
+    "plan": "wardwise-hospital.day.json", "journal": "wardwise-hospital.journal.jsonl",
+    "report": "wardwise.html",
+}  # fmt: skip
 
 KnownPlan = Annotated[
     Path | None, typer.Option("--plan", help="Plan of the known requests; none: made first.")
@@ -164,25 +182,21 @@ def demo(
     time_limit: TimeLimit = 20.0,
     seed: Seed = 1,
 ) -> int:
-    """Generate a hospital, plan what is known of its morning, answer the rest, write a report."""
+    """Live through a hospital's morning, from prescriptions to robots, and write a report."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    names = {
-        "instance": "wardwise-hospital.json", "plan": "wardwise-hospital.day.json",
-        "journal": "wardwise-hospital.journal.jsonl", "report": "wardwise.html",
-    }  # fmt: skip
-    files = {what: out_dir / name for what, name in names.items()}
+    files = {what: out_dir / name for what, name in DEMO_FILES.items()}
     for path in files.values():
         require_writable(path)
-    instance = generate_hospital(
-        num_robots=DEMO_ROBOTS, start_h=DEMO_START_H, dynamic=True, transfers=True, seed=seed
-    )
+    dispensing, instance, deliveries = _demo_hospital(seed)
     known = known_part(instance)
     num_dynamic = len(instance.requests) - len(known.requests)
     talk.print(
         f"A hospital with 24 wards on 5 floors and {len(instance.robots)} robots, 06:00 to 12:00: "
-        f"{len(known.requests)} requests are known, {num_dynamic} will be called in"
+        f"{len(known.requests)} requests are known, {num_dynamic} will be called in, "
+        f"{len(deliveries)} of them prescriptions for the dispensing machine"
     )
     write_json(instance, files["instance"])
+    write_pharmacy(dispensing.day, files["pharmacy"])
     files["journal"].unlink(missing_ok=True)
     task = Task(DEMO_METHOD, Objective.COST, time_limit, None, seed)
     first_plan = search(known, task)
@@ -195,12 +209,38 @@ def demo(
             journal=Journal(files["journal"]), on_event=line.update,
         )  # fmt: skip
     write_plan(day.plan, files["plan"])
-    write_live_report(day, files["report"], start_h=DEMO_START_H)
+    hospital = live_days(
+        dispensing, day.instance, deliveries, day.plan, day.report, quantile=DEMO_QUANTILE,
+        num_days=DEMO_DAYS, seed=seed,
+    )  # fmt: skip
+    write_live_report(day, files["report"], start_h=DEMO_START_H, hospital=hospital)
     code = _tell(day, as_json=False, written={what: str(path) for what, path in files.items()})
+    _tell_prescriptions(hospital)
     out.print(f"\nOpen {files['report']} in a browser.")
     out.print("Next: wardwise generate --dynamic --wards 40 --output big.json")
     out.print("      wardwise dispatch big.json --report big.html --start-h 6")
     return code
+
+
+def _demo_hospital(seed: int) -> tuple[Dispensing, Instance, tuple[Delivery, ...]]:
+    """The machine's day, and the hospital whose medicine comes from it."""
+    hospital = without_medicine(
+        generate_hospital(
+            num_robots=DEMO_ROBOTS, start_h=DEMO_START_H, dynamic=True, transfers=True, seed=seed
+        )
+    )
+    dispensing = dispense(draw_prescriptions(hospital, seed=seed), seed=seed)
+    parts = with_deliveries(hospital, dispensing, quantile=DEMO_QUANTILE, is_dynamic=True)
+    return dispensing, *parts
+
+
+def _tell_prescriptions(hospital: HospitalDay) -> None:
+    found = hospital.figures()
+    print(
+        f"prescriptions: {found.num_delivered} of {len(hospital.deliveries)} delivered, to the "
+        f"bedside in {found.mean_s / 60:.0f} min in the mean, 95 % within "
+        f"{found.p95_s / 60:.0f} min; {100 * found.late_share:.0f} % of the orders were late"
+    )
 
 
 @dataclass

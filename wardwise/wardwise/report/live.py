@@ -11,25 +11,34 @@ from wardwise.report.clock import Clock
 from wardwise.report.feed import IMPROVED, RULES, VERDICTS, denials_of, feed_of
 from wardwise.report.floormap import timed_ways
 from wardwise.report.html import environment, table_facts
+from wardwise.report.pharmacy import build_pharmacy
 from wardwise.report.timeline import legs_of, moments_of, stop_places
 from wardwise.report.view import PRIORITIES, build_view
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from wardwise.fleet.problem import Instance
     from wardwise.fleet.replay import Replay
+    from wardwise.hospital import HospitalDay
     from wardwise.report.timeline import Moment
     from wardwise.report.view import View
 
 
 def write_live_report(
-    replay: Replay, path: str | os.PathLike[str], *, start_h: float | None = None
+    replay: Replay,
+    path: str | os.PathLike[str],
+    *,
+    start_h: float | None = None,
+    hospital: HospitalDay | None = None,
 ) -> None:
     """Write the page of a dispatched day; an existing file is replaced only by a whole new one.
 
     Parameters
     ----------
+    hospital
+        The same day with its dispensing machine, of whose orders some requests come.
     start_h
         Hour of the day at second 0; `None` writes times since the start.
 
@@ -38,16 +47,21 @@ def write_live_report(
     OSError
         If the file cannot be written.
     """
-    write_text(path, render_live_report(replay, start_h=start_h))
+    write_text(path, render_live_report(replay, start_h=start_h, hospital=hospital))
 
 
-def render_live_report(replay: Replay, *, start_h: float | None = None) -> str:
+def render_live_report(
+    replay: Replay, *, start_h: float | None = None, hospital: HospitalDay | None = None
+) -> str:
     """Text of the page that `write_live_report` writes."""
     instance = replay.instance
     clock = Clock(start_h=start_h, is_plain=instance.site is None)
     view = build_view(instance, replay.plan, replay.report, clock)
     moments = moments_of(replay)
     entries, denials = feed_of(replay, clock), denials_of(replay, clock)
+    pharmacy = None
+    if hospital is not None:
+        pharmacy = build_pharmacy(hospital, instance, view.rows, view.axis, clock)
     driven = {robot for moment in moments for robot, _, _ in moment.changes}
     robots = [robot.id for robot in instance.robots]
     num_waiting = sum(decision.status is Status.PENDING for decision in replay.decisions())
@@ -74,12 +88,15 @@ def render_live_report(replay: Replay, *, start_h: float | None = None) -> str:
             rules={str(rule): meaning for rule, meaning in RULES.items()},
             verdicts=[*VERDICTS.values(), IMPROVED],
             priorities=list(PRIORITIES.values()),
-            data=_data(replay, view, moments, clock),
+            pharmacy=pharmacy,
+            data=_data(replay, view, moments, clock, pharmacy.notes if pharmacy else {}),
         )
     )
 
 
-def _data(replay: Replay, view: View, moments: list[Moment], clock: Clock) -> dict[str, Any]:
+def _data(
+    replay: Replay, view: View, moments: list[Moment], clock: Clock, notes: Mapping[str, str]
+) -> dict[str, Any]:
     """What the page's script plays."""
     instance = replay.instance
     ways = timed_ways(instance, legs_of(instance, moments))
@@ -91,14 +108,14 @@ def _data(replay: Replay, view: View, moments: list[Moment], clock: Clock) -> di
         "hasSite": instance.site is not None,
         "points": view.floor_map.points,
         "robots": [[robot.id, robot.end_s] for robot in instance.robots],
-        "requests": _requests(instance, view),
+        "requests": _requests(instance, view, notes),
         "ways": {f"{a} {b}": way for (a, b), way in ways.items()},
         "moments": [moment.document() for moment in moments],
         "rows": table_facts(view),
     }
 
 
-def _requests(instance: Instance, view: View) -> list[dict[str, Any]]:
+def _requests(instance: Instance, view: View, notes: Mapping[str, str]) -> list[dict[str, Any]]:
     """What the script says and draws of each request, whatever the time."""
     return [
         {
@@ -106,6 +123,7 @@ def _requests(instance: Instance, view: View) -> list[dict[str, Any]]:
             "place": row.place,
             "transport": f"{row.kind}, {row.load} slots, {row.priority}",
             "window": row.window,
+            "prescription": notes.get(request.id, ""),
             "releaseS": request.release_s,
             "dueS": request.due_s,
             "serviceS": request.service_s,

@@ -4,6 +4,7 @@ const lanes = all(".lane[data-robot]").map((lane) => ({
   robot: Number(lane.dataset.index), version: -1, parts: [],
 }));
 const out = document.querySelector(".lane.out .track");
+const machine = all(".lane.machine [data-known]").map((node) => ({ node, known: Number(node.dataset.known) }));
 
 function piece(tag, kind, start, end, label) {
   const node = document.createElement(tag);
@@ -105,6 +106,10 @@ function showChart(state, previous, isFresh) {
       if (part.isAhead !== isAhead) part.node.classList.toggle("ahead", isAhead);
       part.isAhead = isAhead;
     });
+  }
+  for (const { node, known } of machine) {
+    const isKnown = known <= state.t;
+    if (node.hidden === isKnown) node.hidden = !isKnown;
   }
   if (out && (!previous || previous.moment !== state.moment)) fillOut(state);
   document.querySelector(".past i").style.width = `${percent(state.t)}%`;

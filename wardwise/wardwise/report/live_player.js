@@ -28,7 +28,7 @@ function show(t, isFresh = false) {
 function factsNow(row) {
   const request = data.requests[row];
   const facts = [["Request", request.id], ["Place", request.place], ["Transport", request.transport],
-    ["Window", request.window],
+    ["Window", request.window], ...(request.prescription ? [["Prescription", request.prescription]] : []),
     ["Known", request.releaseS > 0 ? `since ${clock(request.releaseS)}` : "in advance"]];
   const stands = now.state.standing.get(row);
   if (!stands) return [...facts, ["Status", "not known yet"]];
@@ -132,6 +132,11 @@ chart.querySelector(".axis .track").addEventListener("click", (event) => {
 lanes.forEach(({ lane }) => lane.querySelector(".name").addEventListener("click", () =>
   chooseRobot(lane.dataset.robot)));
 zoomButtons(() => keepNowInSight(now.t));
+byId("show-way")?.addEventListener("click", (event) => {
+  const row = Number(event.currentTarget.dataset.row);
+  jump(data.requests[row].releaseS, row);
+  document.querySelector(".schedule").scrollIntoView({ block: "nearest" });
+});
 
 entries.forEach((entry) => entry.node.querySelector("button").addEventListener("click", (event) => {
   const isOpen = event.currentTarget.getAttribute("aria-expanded") === "true";
