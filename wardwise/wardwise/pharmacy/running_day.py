@@ -1,0 +1,256 @@
+"""A day of the machine with the online scheduler at the desk, simulated event by event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import simpy
+
+from wardwise.pharmacy.online import (
+    Ask,
+    Decision,
+    Down,
+    Event,
+    HandDone,
+    Kind,
+    Refill,
+    Scheduler,
+    Setup,
+    Sorted,
+    Submit,
+    Up,
+)
+from wardwise.pharmacy.twin import ArmTwin, Disturbances
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from wardwise.pharmacy.problem import Order
+
+    Process = Generator[simpy.Event, Any, None]
+
+HAND_S = 60.0  # a line that becomes manual during the day, as long as nothing else is known
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunningDay:
+    """What became of a day.
+
+    Parameters
+    ----------
+    orders
+        All orders that came in.
+    done_s
+        When each was complete, by id.
+    begun_s
+        When the arm or somebody began with it, by id.
+    decisions
+        All decisions in their order, without those to wait.
+    arm_busy, people_busy, down
+        Shares of the time until the last order was complete.
+    end_s
+        That time.
+    """
+
+    orders: tuple[Order, ...]
+    done_s: dict[str, float]
+    begun_s: dict[str, float]
+    decisions: tuple[Decision, ...]
+    arm_busy: float
+    people_busy: float
+    down: float
+    end_s: float
+
+    def count(self, kind: Kind) -> int:
+        """Decisions of a kind."""
+        return sum(decision.kind is kind for decision in self.decisions)
+
+
+def live_day(
+    setup: Setup,
+    orders: Sequence[Order],
+    *,
+    refills: Sequence[Refill] = (),
+    disturbances: Disturbances | None = None,
+    num_hand: int = 1,
+    seed: int = 0,
+    handle: Callable[[Event], tuple[Decision, ...]] | None = None,
+) -> RunningDay:
+    """Let the scheduler drive the machine until all orders are complete.
+
+    Parameters
+    ----------
+    setup
+        Machine, bins, policy.
+    orders
+        Each comes in at its release.
+    refills
+        New packs with the times when they come.
+    disturbances
+        Breakdowns and missing packs.
+    num_hand
+        People who fetch manual lines, one after the other, at least 1.
+    seed
+        Of all luck: an order's sorting times and missing packs are the same under every policy.
+    handle
+        Takes events and gives decisions, as `Session.handle` does; None: a scheduler of its own.
+    """
+    if num_hand < 1:
+        raise ValueError(f"num_hand: expected at least 1, got {num_hand}")
+    handle = handle or Scheduler(setup).handle
+    day = _Day(setup, orders, disturbances or Disturbances(), num_hand, seed, handle)
+    for refill in refills:
+        day.env.process(day.bring(refill))
+    for order in orders:
+        day.env.process(day.come(order))
+    day.env.process(day.drive())
+    day.env.run()
+    end_s = max(day.done_s.values(), default=0.0) or 1.0
+    return RunningDay(
+        orders=tuple(orders), done_s=day.done_s, begun_s=day.begun_s,
+        decisions=tuple(day.decisions), arm_busy=day.arm.busy_s / end_s,
+        people_busy=day.sorting_s / end_s / setup.machine.num_pharmacists,
+        down=day.arm.down_s / end_s, end_s=end_s,
+    )  # fmt: skip
+
+
+@dataclass(eq=False)
+class _Luck:
+    """Sorting times and missing packs of each order and drug, whatever is decided."""
+
+    setup: Setup
+    disturbances: Disturbances
+    seed: int
+    streams: dict[tuple[str, str], np.random.Generator] = field(default_factory=dict)
+
+    def draw(self, order: str, drug: str, packs: int) -> tuple[float, int]:
+        """Seconds of sorting, and packs found."""
+        key = order, drug
+        if key not in self.streams:
+            words = [self.seed, *f"{order}/{drug}".encode()]
+            self.streams[key] = np.random.default_rng(words)
+        rng, model = self.streams[key], self.setup.model
+        service = model.service(drug=drug, packs=packs) if model else self.setup.service
+        seconds = float(service.sample((1,), rng)[0])
+        return seconds, 0 if rng.random() < self.disturbances.missing else packs
+
+
+class _Day:
+    """Processes of one day."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        orders: Sequence[Order],
+        disturbances: Disturbances,
+        num_hand: int,
+        seed: int,
+        handle: Callable[[Event], tuple[Decision, ...]],
+    ) -> None:
+        self.env = simpy.Environment()
+        self.handle = handle
+        self.arm = ArmTwin(
+            self.env, setup.machine, disturbances, np.random.default_rng(seed), self.fail
+        )
+        self.people = simpy.Resource(self.env, setup.machine.num_pharmacists)
+        self.points = [simpy.Resource(self.env) for _ in setup.machine.points_m]
+        self.hands = simpy.Resource(self.env, num_hand)
+        self.luck = _Luck(setup, disturbances, seed)
+        self.manual_s = {
+            (order.id, line.drug): line.manual_s for order in orders for line in order.lines
+        }
+        self.cell_of = {bin_.id: bin_.cell for bin_ in setup.bins}
+        self.bell = self.env.event()
+        self.listed: dict[tuple[str, str], bool] = {}
+        self.done_s: dict[str, float] = {}
+        self.begun_s: dict[str, float] = {}
+        self.decisions: list[Decision] = []
+        self.sorting_s = 0.0
+
+    def tell(self, event: Event) -> tuple[Decision, ...]:
+        """Send an event, act on what concerns people, wake the arm."""
+        decisions = self.handle(event)
+        for decision in decisions:
+            self._act(decision)
+        if not isinstance(event, Ask):
+            self.bell.succeed()
+            self.bell = self.env.event()
+        return decisions
+
+    def come(self, order: Order) -> Process:
+        """An order comes in."""
+        yield self.env.timeout(order.release_s)
+        self.tell(Submit(time_s=self.env.now, order=order))
+
+    def bring(self, refill: Refill) -> Process:
+        """New packs come in."""
+        yield self.env.timeout(refill.time_s)
+        self.cell_of[refill.bin.id] = refill.bin.cell
+        self.tell(refill)
+
+    def fail(self, until_s: float | None) -> None:
+        """The arm stands still, or goes on."""
+        now_s = self.env.now
+        self.tell(Up(time_s=now_s) if until_s is None else Down(time_s=now_s, until_s=until_s))
+
+    def drive(self) -> Process:
+        """The arm asks, does, and asks again."""
+        m = len(self.arm.machine.points_m)
+        following, used = 0, [False] * m
+        while True:
+            if used[following]:
+                yield from self.arm.shift(following)
+            bell = self.bell
+            decision = self.tell(Ask(time_s=self.env.now))[-1]
+            if decision.kind is Kind.FETCH:
+                assert decision.cell is not None
+                stored = self.cell_of[decision.stored] if decision.stored else None
+                yield from self.arm.fetch(following, decision.cell, stored)
+                self.env.process(self.sort(decision))
+                used[following] = True
+                following = (following + 1) % m
+            elif decision.kind is Kind.REFILL:
+                assert decision.cell is not None
+                yield from self.arm.refill(decision.cell)
+            else:
+                yield bell
+
+    def sort(self, decision: Decision) -> Process:
+        """A pharmacist takes the packs; at one point one after the other, as announced."""
+        assert decision.point is not None
+        with self.points[decision.point].request() as first:
+            yield first
+            with self.people.request() as turn:
+                yield turn
+                seconds, taken = self.luck.draw(decision.order, decision.drug, decision.quantity)
+                self.sorting_s += seconds
+                yield self.env.timeout(seconds)
+            self.tell(Sorted(time_s=self.env.now, point=decision.point, taken=taken))
+
+    def fetch_by_hand(self, decision: Decision) -> Process:
+        """Somebody walks for a line."""
+        key = decision.order, decision.drug
+        with self.hands.request() as turn:
+            yield turn
+            yield self.env.timeout(self.manual_s[key] or HAND_S)
+        if self.listed.pop(key, False):
+            self.tell(HandDone(time_s=self.env.now, order=decision.order, drug=decision.drug))
+
+    def _act(self, decision: Decision) -> None:
+        """What people do at once, and what is noted."""
+        if decision.kind is Kind.WAIT:
+            return
+        self.decisions.append(decision)
+        if decision.kind in (Kind.FETCH, Kind.KEEP, Kind.HAND):
+            self.begun_s.setdefault(decision.order, decision.time_s)
+        if decision.kind is Kind.KEEP:
+            self.env.process(self.sort(decision))
+        elif decision.kind is Kind.HAND:
+            key = decision.order, decision.drug
+            if not self.listed.get(key):
+                self.listed[key] = True
+                self.env.process(self.fetch_by_hand(decision))
+        elif decision.kind is Kind.DONE:
+            self.done_s[decision.order] = decision.time_s
