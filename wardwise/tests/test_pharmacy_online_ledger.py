@@ -15,10 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wardwise.pharmacy.online import (
-    Ask, Block, Cancel, Decision, Down, Event, HandDone, Kind, Policy, Recall, Refill, Scheduler,
-    Setup, Sorted, StockRules, Submit, Unblock, Up,
-)  # fmt: skip
+from wardwise.pharmacy import online
 from wardwise.pharmacy.problem import Bin, Line, Order, Priority
 from wardwise.pharmacy.rack import Machine, Rack
 
@@ -41,7 +38,7 @@ class Account:
 class Ledger:
     """Keeps books on packs from events and decisions alone, and complains."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: online.Setup) -> None:
         self.rules = setup.rules
         self.books = {b.id: self._account(b, b.id in setup.part_bins) for b in setup.bins}
         self.refills: dict[str, tuple[Bin, bool]] = {}
@@ -61,53 +58,53 @@ class Ledger:
     def _account(bin_: Bin, is_part: bool) -> Account:
         return Account(bin_, bin_.quantity, is_part, bin_.is_recalled)
 
-    def event(self, event: Event) -> None:
+    def event(self, event: online.Event) -> None:
         """What happened before the decisions on it."""
         match event:
-            case Submit():
+            case online.Submit():
                 self.wanted[event.order.id] = {line.drug: line for line in event.order.lines}
                 self.single |= {(event.order.id, drug) for drug in event.single_lot}
-            case Refill():
+            case online.Refill():
                 self.refills[event.bin.id] = (event.bin, event.is_part)
-            case Recall():
+            case online.Recall():
                 for account in self.books.values():
                     if (account.bin.drug, account.bin.lot) == (event.drug, event.lot):
                         account.is_recalled = True
                 for name, (b, part) in self.refills.items():
                     if (b.drug, b.lot) == (event.drug, event.lot):
                         self.refills[name] = (replace(b, is_recalled=True), part)
-            case Block():
+            case online.Block():
                 self.blocked.add(event.cell)
-            case Unblock():
+            case online.Unblock():
                 self.blocked.discard(event.cell)
                 for account in self.books.values():
                     if account.place == "aside" and account.bin.cell == event.cell:
                         account.place = "cell"
-            case Sorted():
+            case online.Sorted():
                 order, drug, name, quantity = self.picks[event.point].pop(0)
                 assert not self.books[name].is_recalled
                 self.handed_out += event.taken
                 self.got[order, drug] = self.got.get((order, drug), 0) + event.taken
                 self.books[name].quantity += quantity - event.taken
                 self.lots[order, drug, self.books[name].bin.lot] -= quantity - event.taken
-            case HandDone():
+            case online.HandDone():
                 for name, quantity in self.hand.pop((event.order, event.drug)):
                     self.handed_out += quantity if name else 0
                     key = event.order, event.drug
                     self.got[key] = self.got.get(key, 0) + quantity
 
-    def decision(self, decision: Decision) -> None:
+    def decision(self, decision: online.Decision) -> None:
         """A decision, checked and booked."""
         assert decision.reason
         key, name = (decision.order, decision.drug), decision.bin
         match decision.kind:
-            case Kind.FETCH | Kind.KEEP:
+            case online.Kind.FETCH | online.Kind.KEEP:
                 self._check(decision)
                 account = self.books[name]
                 account.quantity -= decision.quantity
                 assert decision.point is not None
                 self.picks.setdefault(decision.point, []).append((*key, name, decision.quantity))
-                if decision.kind is Kind.FETCH:
+                if decision.kind is online.Kind.FETCH:
                     assert account.place == "cell"
                     if decision.stored:
                         assert self.books[decision.stored].place == f"point {decision.point}"
@@ -116,12 +113,12 @@ class Ledger:
                     account.place, self.moving = f"point {decision.point}", name
                 else:
                     assert account.place == f"point {decision.point}"
-            case Kind.HAND:
+            case online.Kind.HAND:
                 if name:
                     self._check(decision)
                     self.books[name].quantity -= decision.quantity
                 self.hand.setdefault(key, []).append((name, decision.quantity))
-            case Kind.VOID:
+            case online.Kind.VOID:
                 self.books[name].quantity += decision.quantity
                 self.lots[*key, self.books[name].bin.lot] -= decision.quantity
                 if decision.point is None:
@@ -129,17 +126,17 @@ class Ledger:
                 else:
                     entry = (*key, name, decision.quantity)
                     self.picks[decision.point].remove(entry)
-            case Kind.ASIDE:
+            case online.Kind.ASIDE:
                 self.books[name].place = "aside"
-            case Kind.SHORT:
+            case online.Kind.SHORT:
                 assert self.books[name].quantity == decision.quantity
                 self.written_off += decision.quantity
                 self.books[name].quantity = 0
-            case Kind.REFILL:
+            case online.Kind.REFILL:
                 bin_, _ = self.refills[name]
                 assert not bin_.is_recalled
                 assert bin_.cell not in self.blocked
-            case Kind.DONE:
+            case online.Kind.DONE:
                 lines = self.wanted.pop(decision.order)
                 if decision.reason != "cancelled":
                     for drug, line in lines.items():
@@ -165,7 +162,7 @@ class Ledger:
         assert min((a.quantity for a in self.books.values()), default=0) >= 0
         assert self.brought == left + announced + listed + self.handed_out + self.written_off
 
-    def _check(self, decision: Decision) -> None:
+    def _check(self, decision: online.Decision) -> None:
         """The bin is good, and the first to expire within the tolerance."""
         line = self.wanted[decision.order][decision.drug]
         day = TODAY + timedelta(days=int(decision.time_s // 86_400))
@@ -198,24 +195,24 @@ class Ledger:
 class World:
     """Machine and people around the scheduler: they do what it says, and things go wrong."""
 
-    def __init__(self, setup: Setup, rng: np.random.Generator) -> None:
-        self.scheduler, self.ledger, self.rng = Scheduler(setup), Ledger(setup), rng
+    def __init__(self, setup: online.Setup, rng: np.random.Generator) -> None:
+        self.scheduler, self.ledger, self.rng = online.Scheduler(setup), Ledger(setup), rng
         self.num_points = len(setup.machine.points_m)
         self.time_s, self.count = float(rng.choice([0.0, 85_000.0])), 0  # or near midnight
-        self.arm: Decision | None = None
+        self.arm: online.Decision | None = None
         self.is_down = False
 
-    def send(self, event: Event) -> list[Decision]:
+    def send(self, event: online.Event) -> list[online.Decision]:
         """Tell the scheduler, the ledger in between."""
         self.ledger.event(event)
         decisions = list(self.scheduler.handle(event))
         for decision in decisions:
             self.ledger.decision(decision)
-        if self.arm and self.arm.kind is Kind.FETCH and isinstance(event, Block):
+        if self.arm and self.arm.kind is online.Kind.FETCH and isinstance(event, online.Block):
             if self.arm.cell == event.cell:
                 self.ledger.books[self.arm.bin].place = "cell"
                 self.arm = None
-        elif self.arm and isinstance(event, Block) and self.arm.cell == event.cell:
+        elif self.arm and isinstance(event, online.Block) and self.arm.cell == event.cell:
             self.arm = None
         self.ledger.balance()
         return decisions
@@ -244,28 +241,28 @@ class World:
             due_s=self.time_s + 900 if self.rng.random() < 0.5 else None,
         )  # fmt: skip
         lot = tuple(str(d) for d in drugs[:1]) if self.rng.random() < 0.2 else ()
-        self.send(Submit(time_s=self.time_s, order=order, single_lot=lot))
+        self.send(online.Submit(time_s=self.time_s, order=order, single_lot=lot))
 
     def ask(self) -> bool:
         """The arm has done what it was told; returns whether there is something to do."""
-        if self.arm and self.arm.kind is Kind.REFILL:
+        if self.arm and self.arm.kind is online.Kind.REFILL:
             self.ledger.stored(self.arm.bin)
         self.arm = None
-        decisions = self.send(Ask(time_s=self.time_s))
-        assert decisions[-1].kind in (Kind.FETCH, Kind.REFILL, Kind.WAIT)
+        decisions = self.send(online.Ask(time_s=self.time_s))
+        assert decisions[-1].kind in (online.Kind.FETCH, online.Kind.REFILL, online.Kind.WAIT)
         if self.is_down:
-            assert decisions[-1].kind is Kind.WAIT
-        self.arm = decisions[-1] if decisions[-1].kind is not Kind.WAIT else None
+            assert decisions[-1].kind is online.Kind.WAIT
+        self.arm = decisions[-1] if decisions[-1].kind is not online.Kind.WAIT else None
         return len(decisions) > 1 or self.arm is not None
 
     def sort(self) -> bool:
         """A pharmacist takes packs from a bin that stands there, sometimes fewer than booked."""
         for point, picks in self.ledger.picks.items():
-            is_coming = self.arm and self.arm.kind is Kind.FETCH and self.arm.point == point
+            is_coming = self.arm and self.arm.kind is online.Kind.FETCH and self.arm.point == point
             if picks and not is_coming:
                 most = picks[0][3]
                 taken = int(self.rng.integers(0, most + 1)) if self.rng.random() < 0.1 else most
-                self.send(Sorted(time_s=self.time_s, point=point, taken=taken))
+                self.send(online.Sorted(time_s=self.time_s, point=point, taken=taken))
                 return True
         return False
 
@@ -273,7 +270,7 @@ class World:
         """Somebody brings what was to be taken by hand."""
         for order, drug in self.ledger.hand:
             if self.ledger.hand[order, drug] and order in self.ledger.wanted:
-                self.send(HandDone(time_s=self.time_s, order=order, drug=drug))
+                self.send(online.HandDone(time_s=self.time_s, order=order, drug=drug))
                 return True
         return False
 
@@ -285,29 +282,35 @@ class World:
             case 0:
                 self.count += 1
                 new = bin_of(rng, self.count, cell)
-                self.send(Refill(time_s=now_s, bin=new, is_part=bool(rng.random() < 0.2)))
+                self.send(online.Refill(time_s=now_s, bin=new, is_part=bool(rng.random() < 0.2)))
             case 1 if rng.random() < 0.3:
-                self.send(Recall(time_s=now_s, drug=str(rng.choice(DRUGS)), lot=f"L{cell % 3}"))
+                self.send(
+                    online.Recall(time_s=now_s, drug=str(rng.choice(DRUGS)), lot=f"L{cell % 3}")
+                )
             case 2:
-                self.send(Block(time_s=now_s, cell=cell))
+                self.send(online.Block(time_s=now_s, cell=cell))
             case 3 if self.ledger.blocked:
-                self.send(Unblock(time_s=now_s, cell=min(self.ledger.blocked)))
+                self.send(online.Unblock(time_s=now_s, cell=min(self.ledger.blocked)))
             case 4:
                 self.is_down = not self.is_down
                 until_s = now_s + 600 if rng.random() < 0.5 else None
-                self.send(Down(time_s=now_s, until_s=until_s) if self.is_down else Up(time_s=now_s))
+                self.send(
+                    online.Down(time_s=now_s, until_s=until_s)
+                    if self.is_down
+                    else online.Up(time_s=now_s)
+                )
             case 5 if self.ledger.wanted and rng.random() < 0.3:
                 order = min(self.ledger.wanted)
-                self.send(Cancel(time_s=now_s, order=order))
+                self.send(online.Cancel(time_s=now_s, order=order))
                 self.ledger.hand = {k: v for k, v in self.ledger.hand.items() if k[0] != order}
 
     def finish(self) -> None:
         """All is repaired, and everybody works until nothing is left to do."""
         if self.is_down:
             self.is_down = False
-            self.send(Up(time_s=self.time_s))
+            self.send(online.Up(time_s=self.time_s))
         for cell in sorted(self.ledger.blocked):
-            self.send(Unblock(time_s=self.time_s, cell=cell))
+            self.send(online.Unblock(time_s=self.time_s, cell=cell))
         for _ in range(2000):
             self.time_s += 30
             if not (self.ask() | self.sort() | self.hand()):
@@ -342,10 +345,10 @@ def test_no_day_breaks_a_rule(
     cells = rng.permutation(RACK.num_cells)[:12].tolist()
     bins = tuple(bin_of(rng, 1000 + k, cell) for k, cell in enumerate(cells))
     machine = Machine(rack=RACK, points_m=((0.0, 0.0),) * num_points)
-    setup = Setup(
+    setup = online.Setup(
         machine=machine, bins=bins, today=TODAY, part_bins=tuple(b.id for b in bins[:3]),
-        policy=Policy(rule=rule),
-        rules=StockRules(
+        policy=online.Policy(rule=rule),
+        rules=online.StockRules(
             tolerance_days=tolerance, min_remaining_days=remaining,
             avoids_part_packs=bool(rng.random() < 0.7),
         ),
@@ -368,18 +371,18 @@ def test_the_ledger_finds_what_is_wrong() -> None:
         for k in (0, 9)
     )
     stale = replace(early, id="B7", cell=7, expiry=TODAY - timedelta(days=1))
-    setup = Setup(machine=Machine(rack=RACK), bins=(early, late, stale), today=TODAY)
+    setup = online.Setup(machine=Machine(rack=RACK), bins=(early, late, stale), today=TODAY)
     order = Order(id="O", lines=(Line(drug="A"),))
-    fetch = Decision(
-        kind=Kind.FETCH, time_s=0, reason="r", order="O", drug="A", quantity=1, point=0
+    fetch = online.Decision(
+        kind=online.Kind.FETCH, time_s=0, reason="r", order="O", drug="A", quantity=1, point=0
     )
     for name in ("B7", "B9"):
         ledger = Ledger(setup)
-        ledger.event(Submit(time_s=0, order=order))
+        ledger.event(online.Submit(time_s=0, order=order))
         with pytest.raises(AssertionError):
             ledger.decision(replace(fetch, bin=name))
     ledger = Ledger(setup)
-    ledger.event(Submit(time_s=0, order=order))
+    ledger.event(online.Submit(time_s=0, order=order))
     ledger.decision(replace(fetch, bin="B0"))
     ledger.balance()
     ledger.books["B9"].quantity += 1

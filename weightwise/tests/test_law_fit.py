@@ -26,6 +26,7 @@ from weightwise.laws import (
     read_settings,
 )
 from weightwise.laws.families import FAMILIES
+from weightwise.laws.problem import Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,6 +216,15 @@ def test_impossible_fits_are_refused(name: str, losses: list[float], message: st
     """Name, shape and sign of what is given."""
     with pytest.raises(ValueError, match=message):
         fit(name, small_grid(), np.array(losses))
+
+
+def test_starts_that_run_away_do_not_stop_a_fit(grid: Settings) -> None:
+    """A start where terms overflow counts as infinitely bad; the fit goes on from the others."""
+    problem = Problem.of("capybara", grid, CAPYBARA.loss(grid), "huber", 1e-3)
+    start = problem.starts()[0]
+    start[2:4] = -16_000.0, 31_000.0  # delta and nu
+    assert problem.solve(start)[0] == np.inf
+    assert problem.best()[0] < 1e-9
 
 
 def test_too_few_runs_are_refused() -> None:

@@ -105,12 +105,19 @@ class Problem:
         return [point for _, _, point in sorted(ranked)[:NUM_FOLLOWED]]
 
     def solve(self, start: Floats) -> tuple[float, Floats]:
-        """Objective and point where least squares from a start ends."""
-        found = least_squares(
-            self.residuals, start, self.jacobian, x_scale="jac", method="trf",
-            loss="huber" if self._is_huber else "linear", f_scale=self._delta,
-            ftol=1e-12, xtol=1e-12, gtol=1e-14, max_nfev=300,
-        )  # fmt: skip
+        """Objective and point where least squares from a start ends.
+
+        The objective is infinite where exponents run away to where a term is no number.
+        """
+        try:
+            with np.errstate(all="ignore"):
+                found = least_squares(
+                    self.residuals, start, self.jacobian, x_scale="jac", method="trf",
+                    loss="huber" if self._is_huber else "linear", f_scale=self._delta,
+                    ftol=1e-12, xtol=1e-12, gtol=1e-14, max_nfev=300,
+                )  # fmt: skip
+        except ValueError:  # NaN in the Jacobian
+            return np.inf, start
         return float(found.cost), np.asarray(found.x)
 
     def law(self, point: Floats, hull: Hull | None) -> Law:
