@@ -251,6 +251,10 @@ _ALIASES: dict[str, FloatFormat] = {
 }
 
 
+class UnknownFormatError(ValueError):
+    """A name that is none of a number format."""
+
+
 def parse(name: str) -> FloatFormat:
     """Return the format that a name stands for; case does not matter.
 
@@ -283,7 +287,7 @@ def parse(name: str) -> FloatFormat:
         return FloatFormat(exponent_bits=0, mantissa_bits=bits - 1, is_integer=True)
     match = _PATTERN.fullmatch(key)
     if match is None:
-        raise ValueError(
+        raise UnknownFormatError(
             f"Unknown number format {name!r}: expected eXmY with X in 0 to 8 and Y in 0 to 23, "
             "with fn or ieee behind it where top codes are reserved, as in e4m3 or fp8_e4m3fn, "
             f"int2 to int24, or one of {', '.join(_ALIASES)}."

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import TYPE_CHECKING, Literal
 
-from weightwise.numerics.formats import FloatFormat, parse
+from weightwise.numerics.formats import FloatFormat, UnknownFormatError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -226,8 +226,8 @@ def _from_parts(match: re.Match[str]) -> ScaledFormat:
     )
     try:
         element = parse(match["element"])
-    except ValueError as error:
-        raise ValueError(f"{error} With scales: {', '.join(NAMED)}, or as in e4m3@32.") from None
+    except UnknownFormatError as error:
+        raise UnknownFormatError(f"{error} With scales: {', '.join(NAMED)}, or as in e4m3@32.") from None
     return ScaledFormat(element=element, scaling=scaling)
 
 
