@@ -227,7 +227,8 @@ def _from_parts(match: re.Match[str]) -> ScaledFormat:
     try:
         element = parse(match["element"])
     except UnknownFormatError as error:
-        raise UnknownFormatError(f"{error} With scales: {', '.join(NAMED)}, or as in e4m3@32.") from None
+        names = ", ".join(NAMED)
+        raise UnknownFormatError(f"{error} With scales: {names}, or as in e4m3@32.") from None
     return ScaledFormat(element=element, scaling=scaling)
 
 
