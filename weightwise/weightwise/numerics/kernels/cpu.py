@@ -23,7 +23,7 @@ from weightwise.numerics.reference import E4M3 as E4M3_FORMAT
 from weightwise.numerics.reference import LEAST_TENSOR_SCALE, NOT_FINITE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from weightwise.numerics.kernels.constants import Constants
     from weightwise.numerics.kernels.layout import Layout
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from weightwise.numerics.scaling import ScaledFormat
 
 CONVERTED_PART = 1 << 16  # elements of 16-bit types: the copy in float32 fits the second cache
-PARTS_PER_THREAD = 4
+PARTS_PER_THREAD = 1
 SMALLEST_PART, LARGEST_PART = 1 << 15, 1 << 22
 LEAST_STREAMED = 1 << 23  # elements of 32 MB
 LEAST_SHARED = 1 << 17  # elements below which threads cost more than they save
@@ -75,7 +75,7 @@ def top_of(x: Tensor) -> int:
         piece = slice(start, start + part)
         return int(loops.top_of(flat[piece].float().numpy() if values is None else values[piece]))
 
-    return max(shared(work, range(0, flat.numel(), part), flat.numel()))
+    return shared(work, range(0, flat.numel(), part), flat.numel())
 
 
 def part_size(x: Tensor) -> int:
@@ -104,28 +104,31 @@ def _rows(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> in
     is_converted = x.dtype != torch.float32
     values: Any = None if is_converted else memory_of(x)
     results: Any = None if is_converted else memory_of(out)
-    is_plain = layout.is_tensor and c.rounding == EVEN and c.scale != E4M3
-    is_streamed = is_plain and not is_converted and can_stream(out)
+    is_plain = c.rounding == EVEN and c.scale != E4M3 and not is_converted
+    is_aligned = layout.is_tensor or (length % 16 == 0 and layout.size % 16 == 0)
+    streams = is_plain and is_aligned and can_stream(out)
 
     def work(start: int) -> int:
         piece = slice(start, start + part)
         source = x[piece].float().numpy() if is_converted else values[piece]
         into = source if is_converted else results[piece]
-        if is_streamed:
+        if layout.is_tensor and streams:
             loops.stream_line(source, into, ups[0], c)
             top = worst
         elif layout.is_tensor:
             loops.round_line(source, into, ups, downs, c, start, keys)
             top = worst
         else:
-            top = loops.along_rows(source, into, length, layout.size, c, outer, start, keys)
+            top = loops.along_rows(
+                source, into, length, layout.size, c, outer, start, keys, streams
+            )
         if is_converted:
             out[piece].copy_(torch.from_numpy(into))
         return int(top)
 
     starts = range(0, x.numel(), part)
     # Where a first pass has read the tensor, its end is still in the cache.
-    return max(shared(work, starts[::-1] if layout.is_tensor else starts, x.numel()))
+    return shared(work, starts[::-1] if layout.is_tensor else starts, x.numel())
 
 
 def _columns(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> int:
@@ -163,7 +166,7 @@ def _columns(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) ->
             layout.out[lines][:, left:right].copy_(torch.from_numpy(into))
         return int(found)
 
-    return max(shared(work, parts, x.numel()))
+    return shared(work, parts, x.numel())
 
 
 def _outer_scale(top: int, c: Constants) -> np.float32:
@@ -186,12 +189,18 @@ def memory_of(x: Tensor) -> Any:
     return np.lib.stride_tricks.as_strided(flat, x.shape, strides)
 
 
-def shared(work: Callable[[Any], int], places: Sequence[Any], num_elements: int) -> Iterator[int]:
-    """Results of all places, computed on as many threads as torch uses."""
+def shared(work: Callable[[Any], int], places: Sequence[Any], num_elements: int) -> int:
+    """Largest result of all places, computed on as many threads as torch uses."""
     num_threads = min(torch.get_num_threads(), len(places))
     if num_threads == 1 or num_elements < LEAST_SHARED:
-        return map(work, places)
-    return _pool(num_threads).map(work, places)
+        return max(map(work, places))
+
+    def several(first: int) -> int:
+        return max(map(work, places[first::num_threads]))
+
+    # This thread takes a share: waking another one costs more than a part of a small tensor.
+    others = [_pool(num_threads).submit(several, first) for first in range(1, num_threads)]
+    return max(several(0), *(other.result() for other in others))
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}

@@ -184,9 +184,9 @@ def stream_line(x: Any, out: Any, up: Any, c: Any) -> None:
 
 @compiled
 def whole_blocks(
-    x: Any, out: Any, lanes: Any, tops: Any, ups: Any, downs: Any, c: Any, outer: Any
+    x: Any, out: Any, lanes: Any, tops: Any, ups: Any, downs: Any, c: Any, outer: Any, streams: Any
 ) -> Any:
-    """Blocks of as many elements as the literal says, round to even.
+    """Blocks of as many elements as the literal says, round to even; see `along_rows`.
 
     Returns
     -------
@@ -206,6 +206,12 @@ def whole_blocks(
                 round_block(
                     x, out, start, lanes, ups[k], downs[k], 0, 0, c.limit, c.e_min_bits, c.shift
                 )
+        elif streams:
+            for k in range(count):
+                start = left + k * lanes
+                round_block(
+                    x, out, start, lanes, ups[k], downs[k], 1, 1, c.limit, c.e_min_bits, c.shift
+                )
         else:
             for k in range(count):
                 start = left + k * lanes
@@ -217,8 +223,9 @@ def whole_blocks(
 
 @compiled
 def along_rows(
-    x: Any, out: Any, row_length: Any, size: Any, c: Any, outer: Any, position: Any, keys: Any
-) -> Any:
+    x: Any, out: Any, row_length: Any, size: Any, c: Any, outer: Any, position: Any, keys: Any,
+    streams: Any,
+) -> Any:  # fmt: skip
     """Fake-quantize blocks along rows that follow one another in memory.
 
     Parameters
@@ -233,6 +240,9 @@ def along_rows(
         Scale of the whole tensor with two levels.
     position, keys
         Position of the first element in the tensor, and the seed's two words.
+    streams
+        Results go past the caches to memory; only where every block starts at a multiple of 64
+        bytes, blocks have one scale and ties go to even.
 
     Returns
     -------
@@ -248,13 +258,13 @@ def along_rows(
             start = stop - row_length % size
             a, b = x[row:start], out[row:start]
             if size == 16:
-                worst = larger(worst, whole_blocks(a, b, 16, tops, ups, downs, c, outer))
+                worst = larger(worst, whole_blocks(a, b, 16, tops, ups, downs, c, outer, streams))
             elif size == 32:
-                worst = larger(worst, whole_blocks(a, b, 32, tops, ups, downs, c, outer))
+                worst = larger(worst, whole_blocks(a, b, 32, tops, ups, downs, c, outer, streams))
             elif size == 64:
-                worst = larger(worst, whole_blocks(a, b, 64, tops, ups, downs, c, outer))
+                worst = larger(worst, whole_blocks(a, b, 64, tops, ups, downs, c, outer, streams))
             else:
-                worst = larger(worst, whole_blocks(a, b, 128, tops, ups, downs, c, outer))
+                worst = larger(worst, whole_blocks(a, b, 128, tops, ups, downs, c, outer, streams))
         while start < stop:
             # As many groups as lie in the cache together: their factors are found at once.
             count = min(TILE, max(1, LINE // size), (stop - start + size - 1) // size)
@@ -264,10 +274,12 @@ def along_rows(
             find_factors(tops[:count], ups[:count], downs[:count], c, outer)
             for k in range(count):
                 end = min(start + size, stop)
-                round_line(
-                    x[start:end], out[start:end], ups[k : k + 1], downs[k : k + 1], c,
-                    position + start, keys,
-                )  # fmt: skip
+                a, b = x[start:end], out[start:end]
+                if streams:
+                    stream_line(a, b, ups[k], c)
+                else:
+                    place = position + start
+                    round_line(a, b, ups[k : k + 1], downs[k : k + 1], c, place, keys)
                 start = end
     return worst
 
