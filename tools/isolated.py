@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ABSENT = {
     "wardwise": ("torch", "weightwise", "pyvrp"),
-    "weightwise": ("pyvrp", "wardwise", "numba", "transformers"),
+    "weightwise": ("pyvrp", "wardwise", "ray", "transformers"),
 }
 DEMO = {
     "wardwise": ("demo", "--time-limit", "3"),

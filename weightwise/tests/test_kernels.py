@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from weightwise.numerics import (
     reference,
     round_to_format,
 )
-from weightwise.numerics.kernels import cpu, loops
+from weightwise.numerics.kernels import cpu, loops, team
 from weightwise.numerics.philox import random_words
 
 if TYPE_CHECKING:
@@ -181,7 +183,7 @@ def test_threads_do_not_change_a_bit(
 ) -> None:
     """One, two and four threads share large tensors along rows, columns and the middle axis."""
     x = torch.randn(6, 173, 331, generator=torch.Generator().manual_seed(1)).to(dtype)
-    assert x.numel() > 2 * cpu.LEAST_SHARED
+    assert x.numel() > 2 * team.LEAST_SHARED
     for axis in (0, 1, 2):
         case = Case(x, ScaledFormat.parse(name), axis, rounding, 2**63 + 5)
         expected = case.slow()
@@ -286,3 +288,46 @@ def test_large_tensors_past_the_caches(num_threads: int, offset: int) -> None:
     scale = (torch.tensor(480.0) / x.abs().max()).reshape(1)
     expected = round_to_format(x * scale, parse("e4m3")) / scale
     assert torch.equal(got.view(torch.int32), expected.view(torch.int32))
+
+
+FORKING = """
+import os, sys, torch
+from weightwise.numerics import fake_quantize
+torch.set_num_threads(2)
+x = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0))
+names = ("e4m3@32", "e2m1@channel", "e4m3@tensor", "nvfp4")
+before = [fake_quantize(x, name, axis=axis) for name in names for axis in (0, 1)]
+child = os.fork()
+after = [fake_quantize(x, name, axis=axis) for name in names for axis in (0, 1)]
+# torch itself waits for ever in a child of a process that ran it on several threads.
+is_same = all((a.numpy() == b.numpy()).all() for a, b in zip(before, after))
+if child == 0:
+    os._exit(0 if is_same else 1)
+status = os.waitpid(child, 0)[1]
+sys.exit(0 if is_same and status == 0 else 1)
+"""
+
+
+def test_forked_processes_quantize_on_their_own() -> None:
+    """A child of a process that used several threads gets the same bits, and does not die."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_openmp_other_threads_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no team of OpenMP can be had the bits are the same."""
+    x = torch.randn(600, 500, generator=torch.Generator().manual_seed(0))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for name in ("e4m3@32", "e2m1@channel", "e4m3@tensor", "mxfp4"):
+            for axis in (0, 1):
+                shared = fake_quantize(x, name, axis=axis)
+                with monkeypatch.context() as patch:
+                    patch.setattr(team, "is_ready", lambda _: False)
+                    alone = fake_quantize(x, name, axis=axis)
+                assert torch.equal(shared.view(torch.int32), alone.view(torch.int32))
+    finally:
+        torch.set_num_threads(before)

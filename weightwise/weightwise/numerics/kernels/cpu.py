@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weightwise.numerics.kernels import loops
+from weightwise.numerics.kernels import loops, team
 from weightwise.numerics.kernels.constants import E4M3, EVEN, INFINITY_BITS, constants_of
 from weightwise.numerics.kernels.layout import arrange
 from weightwise.numerics.reference import E4M3 as E4M3_FORMAT
@@ -34,7 +34,6 @@ CONVERTED_PART = 1 << 16  # elements of 16-bit types: the copy in float32 fits t
 PARTS_PER_THREAD = 1
 SMALLEST_PART, LARGEST_PART = 1 << 15, 1 << 22
 LEAST_STREAMED = 1 << 23  # elements of 32 MB
-LEAST_SHARED = 1 << 17  # elements below which threads cost more than they save
 
 
 def quantize_into(
@@ -69,6 +68,9 @@ def quantize_into(
 def top_of(x: Tensor) -> int:
     """Bits of the largest magnitude of a dense tensor."""
     flat, part = x.reshape(-1), part_size(x)
+    if x.dtype == torch.float32 and team.is_ready(x.numel()):
+        with team.threads_of_torch():
+            return int(team.tops_of(memory_of(flat), part))
     values = memory_of(flat) if x.dtype == torch.float32 else None
 
     def work(start: int) -> int:
@@ -107,6 +109,13 @@ def _rows(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> in
     is_plain = c.rounding == EVEN and c.scale != E4M3 and not is_converted
     is_aligned = layout.is_tensor or (length % 16 == 0 and layout.size % 16 == 0)
     streams = is_plain and is_aligned and can_stream(out)
+    if not is_converted and team.is_ready(x.numel()):
+        with team.threads_of_torch():
+            if layout.is_tensor:
+                team.lines(values, results, part, ups, downs, c, keys, streams)
+                return worst
+            size = layout.size
+            return int(team.rows(values, results, part, length, size, c, outer, keys, streams))
 
     def work(start: int) -> int:
         piece = slice(start, start + part)
@@ -126,9 +135,7 @@ def _rows(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> in
             out[piece].copy_(torch.from_numpy(into))
         return int(top)
 
-    starts = range(0, x.numel(), part)
-    # Where a first pass has read the tensor, its end is still in the cache.
-    return shared(work, starts[::-1] if layout.is_tensor else starts, x.numel())
+    return shared(work, range(0, x.numel(), part), x.numel())
 
 
 def _columns(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) -> int:
@@ -138,6 +145,10 @@ def _columns(layout: Layout, c: Constants, worst: int, keys: tuple[int, int]) ->
     part = part_size(x)
     rows = max(1, ceil(part / inner) // layout.size) * layout.size
     width = max(1, ceil(part / min(rows, length) / loops.TILE)) * loops.TILE
+    if x.dtype == torch.float32 and team.is_ready(x.numel()):
+        source, into, size = memory_of(x), memory_of(layout.out), layout.size
+        with team.threads_of_torch():
+            return int(team.columns(source, into, rows, width, size, c, outer, keys))
     parts = [
         (plane, top, left)
         for plane in range(planes)
@@ -192,7 +203,7 @@ def memory_of(x: Tensor) -> Any:
 def shared(work: Callable[[Any], int], places: Sequence[Any], num_elements: int) -> int:
     """Largest result of all places, computed on as many threads as torch uses."""
     num_threads = min(torch.get_num_threads(), len(places))
-    if num_threads == 1 or num_elements < LEAST_SHARED:
+    if num_threads == 1 or num_elements < team.LEAST_SHARED:
         return max(map(work, places))
 
     def several(first: int) -> int:

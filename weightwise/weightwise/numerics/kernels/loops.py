@@ -17,6 +17,7 @@ from weightwise.numerics.kernels.constants import (
     E4M3,
     E8M0,
     EVEN,
+    FLOAT32,
     INFINITY_BITS,
     NEAREST,
     RCEIL,
@@ -193,6 +194,10 @@ def whole_blocks(
     Bits of the largest magnitude of all.
     """
     numba.literally(lanes)  # type: ignore[attr-defined]
+    if c.scale == FLOAT32 and streams:
+        return plain_blocks(x, out, lanes, 1, c)
+    if c.scale == FLOAT32:
+        return plain_blocks(x, out, lanes, 0, c)
     worst = I32(0)
     for left in range(0, x.shape[0], TILE * lanes):
         count = min(TILE, (x.shape[0] - left) // lanes)
@@ -218,6 +223,22 @@ def whole_blocks(
                 round_block(
                     x, out, start, lanes, ups[k], downs[k], 1, 0, c.limit, c.e_min_bits, c.shift
                 )
+    return worst
+
+
+@compiled
+def plain_blocks(x: Any, out: Any, lanes: Any, streams: Any, c: Any) -> Any:
+    """The same for float32 scales: simple enough that a block never leaves the registers."""
+    numba.literally(lanes)  # type: ignore[attr-defined]
+    numba.literally(streams)  # type: ignore[attr-defined]
+    worst = I32(0)
+    for start in range(0, x.shape[0], lanes):
+        top = block_magnitude_bits(x, start, lanes)
+        worst = larger(worst, top)
+        up = smaller(c.limit / float_of(top), F32(2.0**127))
+        up = up if top > 0 else F32(1)
+        up = up if top < INFINITY_BITS else F32(np.nan)
+        round_block(x, out, start, lanes, up, up, 1, streams, c.limit, c.e_min_bits, c.shift)
     return worst
 
 
