@@ -60,6 +60,7 @@ def test_every_command_and_option_is_documented(library):
             assert option in text, f"{library} {command} {option} is not documented"
 
 
+@pytest.mark.slow  # each compiles what it uses
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_prints_what_the_docs_show(path):
     """The output stored beside each example script is what it prints today."""

@@ -87,6 +87,7 @@ def test_fit_for_people_shows_constants_and_bias(call: Call, runs: Path) -> None
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_compare_puts_the_right_law_first(call: Call, runs: Path) -> None:
     """Capybara made the runs, so it predicts unseen ones best."""
     code, out, _ = call("law", "compare", str(runs), "--json")

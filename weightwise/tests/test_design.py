@@ -178,6 +178,7 @@ def test_rows_of_the_jacobian_agree_with_differences(name: str, objective: str) 
     assert len(problem.names) == len(point)
 
 
+@pytest.mark.slow
 def test_standard_errors_are_the_spread_of_refits() -> None:
     """Two hundred noisy replicas scatter as the delta method says."""
     runs = grid((4e7, 1e8, 1e9), (1e10, 3e10, 2e11), ((None, 32),))
@@ -198,6 +199,7 @@ def test_standard_errors_are_the_spread_of_refits() -> None:
     assert np.std(found) == pytest.approx(np.sqrt(np.mean(np.square(told))), rel=0.2)
 
 
+@pytest.mark.slow
 def test_proposed_runs_sharpen_refits_more_than_random_ones() -> None:
     """Two more runs, sixty noisy replicas of each choice."""
     runs = grid((4e7, 1e8, 2e8), (1e10, 2e10, 4e10), ((None, 32),))
