@@ -205,6 +205,20 @@ def test_recursion_equals_a_walk_through_the_day(
         np.testing.assert_allclose(timeline.sorted_s[r], expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("m", [1, 2, 3])
+@pytest.mark.parametrize("q", [1, 2])
+def test_replications_side_by_side_are_those_alone(m: int, q: int) -> None:
+    """Of nineteen replications, sixteen run abreast: each has the bits that it has alone."""
+    rng = np.random.default_rng(m)
+    machine = Machine(points_m=(*OPPOSITE, (6.0, 0.0))[:m], num_pharmacists=q)
+    cells, service = rng.integers(0, 600, 37), Lognormal().sample((19, 37), rng)
+    together = simulate(machine, cells, service)
+    for r in range(19):
+        alone = simulate(machine, cells, service[r : r + 1])
+        assert (together.delivered_s[r] == alone.delivered_s[0]).all()
+        assert (together.sorted_s[r] == alone.sorted_s[0]).all()
+
+
 def test_two_points_at_one_place_run_in_lockstep() -> None:
     """The makespan is the first delivery plus max(cycle, service) of every step, to rounding."""
     rng = np.random.default_rng(3)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from wardwise.pharmacy.rack import Floats, Machine
 
 compiled: Any = njit(cache=True, nogil=True)
+# Replications that are run side by side: what fills a cache line, and was fastest of 1 to 16.
+ABREAST = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,7 +114,7 @@ def simulate(machine: Machine, cells: ArrayLike, service_s: ArrayLike) -> Timeli
         )
     if len(sequence) and not 0 <= sequence.min() <= sequence.max() < machine.rack.num_cells:
         raise ValueError(f"cells: expected 0 to {machine.rack.num_cells - 1}")
-    if not (service >= 0).all():
+    if not service.min(initial=0.0) >= 0:
         raise ValueError("service_s: expected times of at least 0")
     cycle_s, shift_s = arm_times(machine, sequence)
     delivered_s, sorted_s = np.empty_like(service), np.empty_like(service)
@@ -126,6 +128,23 @@ def simulate(machine: Machine, cells: ArrayLike, service_s: ArrayLike) -> Timeli
         sorted_s,
     )
     return Timeline(delivered_s=delivered_s, sorted_s=sorted_s)
+
+
+@njit(inline="always", nogil=True)
+def _recur_abreast(
+    cycle_s: Any, shift_s: Any, service_s: Any, m: int, q: int, delivered_s: Any, sorted_s: Any,
+    at: Any, width: int,
+) -> None:  # fmt: skip
+    """Line by line for a few replications: each waits for its own line before, not for others."""
+    at[:] = 0.0
+    for k in range(service_s.shape[1]):
+        for r in range(width):
+            start = at[r] + shift_s[k]
+            if k >= m:
+                start = max(start, sorted_s[r, k - m])
+            at[r] = start + cycle_s[k]
+            begin = at[r] if k < q else max(at[r], sorted_s[r, k - q])
+            delivered_s[r, k], sorted_s[r, k] = at[r], begin + service_s[r, k]
 
 
 @compiled
@@ -143,13 +162,16 @@ def recur(
     m, q
         Points and pharmacists.
     """
-    for r in range(service_s.shape[0]):
-        service, delivered, done = service_s[r], delivered_s[r], sorted_s[r]
-        at = 0.0
-        for k in range(service.shape[0]):
-            start = at + shift_s[k]
-            if k >= m:
-                start = max(start, done[k - m])
-            at = start + cycle_s[k]
-            begin = at if k < q else max(at, done[k - q])
-            delivered[k], done[k] = at, begin + service[k]
+    num = service_s.shape[0]
+    whole = num - num % ABREAST
+    at = np.empty(ABREAST)
+    for r in range(0, whole, ABREAST):
+        rows = slice(r, r + ABREAST)
+        _recur_abreast(
+            cycle_s, shift_s, service_s[rows], m, q, delivered_s[rows], sorted_s[rows], at, ABREAST
+        )
+    for r in range(whole, num):
+        rows = slice(r, r + 1)
+        _recur_abreast(
+            cycle_s, shift_s, service_s[rows], m, q, delivered_s[rows], sorted_s[rows], at, 1
+        )
