@@ -25,8 +25,8 @@ HURRY = Timing(
     most_backoff_s=0.1,
 )  # fmt: skip
 ROUGH = Faults(
-    disconnect=0.02, malformed=0.02, garbled=0.02, oversized=0.01, oversized_bytes=100_000,
-    not_ready=0.02, not_ready_s=2000.0, delay_s=0.001,
+    disconnect=0.02, malformed=0.02, truncated=0.01, duplicated=0.02, garbled=0.02, oversized=0.01,
+    oversized_bytes=100_000, not_ready=0.02, not_ready_s=2000.0, delay_s=0.001,
 )  # fmt: skip
 DAY = generate_pharmacy(1, num_orders=250, max_lines=3)
 SMALL = 65536
@@ -163,14 +163,14 @@ def test_few_requests_wait_at_the_robot():
         async with RobotClient("127.0.0.1", port, on_event=hear, ahead=1) as client:
             for number in range(12):
                 urgent = OutputPriority.HIGHEST if number == 11 else OutputPriority.NORMAL
-                future = client.output(str(number), one(), priority=urgent)
+                future = client.output(f"RX{number}", one(), priority=urgent)
                 future.add_done_callback(lambda done: ended.append(done.result().id))
             await client.output("last", one())
 
     run(work)
     assert seen
     assert max(seen) <= 2
-    assert ended == ["11", *map(str, range(11))]
+    assert ended == ["RX11", *(f"RX{number}" for number in range(11))]
 
 
 def test_cancelled_outputs_end_aborted():
@@ -178,17 +178,17 @@ def test_cancelled_outputs_end_aborted():
 
     async def work(_robot, port):
         async with RobotClient("127.0.0.1", port, ahead=1) as client:
-            first = client.output("1", one(quantity=30))
-            second, third = client.output("2", one()), client.output("3", one())
+            first = client.output("RX1", one(quantity=30))
+            second, third = client.output("RX2", one()), client.output("RX3", one())
             await client.status()
             await asyncio.sleep(0.05)
-            assert await client.cancel("3") is CancelStatus.CANCELLED
-            assert await client.cancel("2") is CancelStatus.CANCELLED
-            assert await client.cancel("1") is CancelStatus.CANCELLED
+            assert await client.cancel("RX3") is CancelStatus.CANCELLED
+            assert await client.cancel("RX2") is CancelStatus.CANCELLED
+            assert await client.cancel("RX1") is CancelStatus.CANCELLED
             outcomes = await asyncio.gather(first, second, third)
             assert {outcome.status for outcome in outcomes} == {OutputStatus.ABORTED}
             assert len(outcomes[0].packs) < 30
-            assert await client.cancel("1") is CancelStatus.CANCEL_ERROR
+            assert await client.cancel("RX1") is CancelStatus.CANCEL_ERROR
             assert await client.cancel("4") is CancelStatus.UNKNOWN
 
     run(work, speed=200.0)
@@ -204,7 +204,7 @@ def test_stopped_machine_is_waited_for():
         ) as client:  # fmt: skip
             halt = asyncio.ensure_future(robot.halt(0.3 * 1e5))
             await asyncio.sleep(0)
-            outcome = await client.output("1", one())
+            outcome = await client.output("RX1", one())
             assert halt.done()
             return outcome.status
 
@@ -218,8 +218,8 @@ def test_impossible_output_is_rejected_in_the_end():
 
     async def work(_robot, port):
         async with RobotClient("127.0.0.1", port, timing=HURRY) as client:
-            refused = client.output("1", one(), destination=9)
-            return (await refused).status, (await client.output("2", one())).status
+            refused = client.output("RX1", one(), destination=9)
+            return (await refused).status, (await client.output("RX2", one())).status
 
     assert run(work) == (OutputStatus.REJECTED, OutputStatus.COMPLETED)
 
@@ -249,11 +249,13 @@ def test_id_stands_for_one_request():
 
     async def work(_robot, port):
         async with RobotClient("127.0.0.1", port) as client:
-            client.output("1", one())
-            with pytest.raises(ValueError, match="'1' was used for another request"):
-                client.output("1", one(quantity=2))
+            client.output("RX1", one())
+            with pytest.raises(ValueError, match="'RX1' was used for another request"):
+                client.output("RX1", one(quantity=2))
+            with pytest.raises(ValueError, match="'1' is the id of outputs made at the machine"):
+                client.output("1", one())
             with pytest.raises(ValueError, match="quantity: expected 0 to"):
-                client.output("2", one(quantity=-1))
+                client.output("RX2", one(quantity=-1))
 
     run(work)
 
@@ -334,8 +336,8 @@ def test_robot_may_know_the_new_names_only():
 
     async def work(peer, client):
         # The request is never answered: after a while the client asks what has become of it.
-        assert (await client.output("1", one())).status is OutputStatus.INCOMPLETE
-        assert (await client.output("2", one())).status is OutputStatus.INCOMPLETE
+        assert (await client.output("RX1", one())).status is OutputStatus.INCOMPLETE
+        assert (await client.output("RX2", one())).status is OutputStatus.INCOMPLETE
         names = Counter(type(message).__name__ for message in peer.heard)
         assert names["TaskInfoRequest"] == 1
         assert names["OutputRequest"] == 2

@@ -47,7 +47,7 @@ def test_time_of_an_output_is_that_of_the_arm(tmp_path):
     async def work(_robot, port):
         async with RobotClient("127.0.0.1", port) as client:
             for number, drug in enumerate(("ibuprofen", "aspirin", "ibuprofen")):
-                await client.output(str(number), one(drug), destination=number % 2 + 1)
+                await client.output(f"RX{number}", one(drug), destination=number % 2 + 1)
 
     record = tmp_path / "robot.log"
     run(work, speed=50.0, record=record)
@@ -129,7 +129,7 @@ def test_record_holds_what_was_said(tmp_path):
         async with RobotClient("127.0.0.1", port, on_input=allow, ahead=0) as client:
             for number in range(13):
                 drug = "nothing" if number % 5 == 4 or number == 12 else "ibuprofen"
-                outcome = await client.output(str(number), one(drug))
+                outcome = await client.output(f"RX{number}", one(drug))
                 assert outcome.status == ("Incomplete" if drug == "nothing" else "Completed")
                 if number < 10:
                     await robot.insert("", parts.Pack(expiry_date=date(2028, 1, 1)))
@@ -195,18 +195,42 @@ def test_times_are_learned_from_stamps(tmp_path):
         expected_output_s([first], weight=-1)
 
 
+def test_output_without_packs_leaves_the_arm_to_others(tmp_path):
+    """An output that is short at once does not shorten the time of the one in process."""
+    details = parts.OutputDetails(output_destination=1)
+
+    def asked(number):
+        return messages.OutputRequest(
+            id=number, source=100, destination=999, details=details, criteria=one("a")
+        )  # fmt: skip
+
+    def ended(number, status, *packs):
+        return messages.OutputMessage(
+            id=number, source=999, destination=100, details=replace(details, status=status),
+            articles=(parts.Article(id="a", packs=packs),) if packs else (),
+        )  # fmt: skip
+
+    log = tmp_path / "log"
+    log.write_bytes(
+        stamped(asked("2"), 0) + stamped(asked("3"), 8)
+        + stamped(ended("3", OutputStatus.INCOMPLETE), 8)
+        + stamped(ended("2", OutputStatus.COMPLETED, parts.Pack(id=5)), 12)
+    )  # fmt: skip
+    assert [time.own_s for time in output_times(read_log(log))] == [0.0, 12.0]
+
+
 def test_robot_remembers_what_it_gave_out(tmp_path):
     """Started again with its journal it has the packs and outputs of before, inputs included."""
 
     async def first(robot, port):
         async with RobotClient("127.0.0.1", port, on_input=allow) as client:
-            await client.output("1", one("aspirin", 2))
+            await client.output("RX1", one("aspirin", 2))
             assert await robot.insert("", parts.Pack(expiry_date=date(2028, 1, 1)))
             return await client.stock()
 
     async def second(robot, port):
         async with RobotClient("127.0.0.1", port) as client:
-            done = await client.output("1", one("aspirin", 2))
+            done = await client.output("RX1", one("aspirin", 2))
             assert [pack.batch_number for pack in done.packs] == ["L2", "L2"]
         return robot.ledger.stock.articles(with_packs=True)
 
@@ -224,7 +248,7 @@ def test_journal_of_another_stock_is_refused(tmp_path):
 
     async def work(_robot, port):
         async with RobotClient("127.0.0.1", port) as client:
-            await client.output("1", one("aspirin", 2))
+            await client.output("RX1", one("aspirin", 2))
 
     state = tmp_path / "state.jsonl"
     run(work, state=state)

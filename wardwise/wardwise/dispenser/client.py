@@ -4,7 +4,7 @@ The client keeps few requests at the robot (one that is worked on and one or two
 the sequence stays in the hands of the scheduler. What it has sent and not seen the end of is in
 doubt after any trouble: a broken line, a message that came damaged, an answer that stays away. Then
 it asks the robot what has become of the request, and sends it again only if the robot does not know
-it. Requests are known by their ids for as long as the client lives.
+it. Requests are known by their ids for as long as the client lives, and with a journal beyond that.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wardwise.dispenser.conversation import Conversation, now
+from wardwise.dispenser.memory import Memory
 from wardwise.dispenser.orders import OnItsWay, Outcome, Timing
 from wardwise.io.wwks2 import MessageError, messages, parts, write
 from wardwise.io.wwks2.parts import CancelStatus, OutputPriority, OutputStatus, State
 from wardwise.io.wwks2.xml import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    import os
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
+    from typing import Self
 
 log = logging.getLogger("wardwise.dispenser")
 
@@ -43,9 +46,13 @@ class RobotClient(Conversation):
         Requests at the robot beyond the one that is worked on, at least 0.
     timing
         How patient it is.
+    journal
+        File by which it knows after a restart what it has asked for and how that ended; made if
+        there is none. Outputs that have not ended go on by themselves.
     on_event
         Called with each message that no request of this client asked for: stock that has changed,
-        outputs made at the machine or by others, inputs, and states when they change.
+        outputs made at the machine or by others, inputs, and states when they change. An error in
+        it is logged and stops nothing.
     on_input
         Called with an `InputRequest`; what it returns is the answer. None: packs are not stored
         unless another client allows it.
@@ -53,6 +60,13 @@ class RobotClient(Conversation):
         Longer messages are refused.
     seed
         Of the waits before it connects again.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter and its range.
+    InputError
+        If the journal is damaged, or that of another device.
     """
 
     def __init__(
@@ -63,6 +77,7 @@ class RobotClient(Conversation):
         device: int = 100,
         ahead: int = 1,
         timing: Timing | None = None,
+        journal: str | os.PathLike[str] | None = None,
         on_event: Callable[[messages.Message], object] | None = None,
         on_input: Callable[[messages.InputRequest], messages.InputResponse] | None = None,
         max_bytes: int = MAX_BYTES,
@@ -77,9 +92,18 @@ class RobotClient(Conversation):
         self.state = State.READY
         self._is_suspect = False
         self.num_repeats = 0
+        self._memory = Memory(device, journal)
         self._orders: dict[str, OnItsWay] = {}
         self._waiting: list[OnItsWay] = []
         self._sent: dict[str, OnItsWay] = {}
+
+    async def __aenter__(self) -> Self:
+        for request in self._memory.requests.values():
+            order = self._take_on(request, ask_first=True)
+            order.is_cancelled = request.id in self._memory.cancelled
+            if request.id in self._memory.outcomes:
+                order.done.set_result(self._memory.outcomes[request.id])
+        return await super().__aenter__()
 
     async def __aexit__(
         self,
@@ -90,6 +114,12 @@ class RobotClient(Conversation):
         await super().__aexit__(kind, error, traceback)
         for order in self._orders.values():
             order.done.cancel()
+        self._memory.close()
+
+    @property
+    def orders(self) -> Mapping[str, asyncio.Future[Outcome]]:
+        """Outcomes by id of all outputs that were asked for, before a restart, too."""
+        return {order_id: asyncio.shield(order.done) for order_id, order in self._orders.items()}
 
     def output(
         self,
@@ -105,12 +135,14 @@ class RobotClient(Conversation):
         """Ask for packs; the outcome can be awaited.
 
         The request is sent when its turn comes, by priority and then in the sequence of asking. An
-        id that was asked for before gives the outcome of then, and nothing is given out twice.
+        id that was asked for before gives the outcome of then, and nothing is given out twice. Who
+        no longer waits for the outcome has not cancelled the output.
 
         Parameters
         ----------
         order_id
-            Its id at the robot, which must not change when the same is asked again.
+            Its id at the robot, which must not change when the same is asked again; not "1", by
+            which robots tell of outputs that were made at the machine itself.
         criteria
             Which packs, and how many.
         destination, point, box
@@ -118,13 +150,16 @@ class RobotClient(Conversation):
         priority
             How urgent it is, for the client and for the robot.
         ask_first
-            An earlier run of this program may have sent it: the robot is asked before.
+            An earlier run of this program without a journal may have sent it: the robot is asked
+            before.
 
         Raises
         ------
         ValueError
-            If the id was used for something else, or a field is out of range.
+            If the id is "1" or was used for something else, or a field is out of range.
         """
+        if order_id == parts.MANUAL_ID:
+            raise ValueError(f"order_id: {order_id!r} is the id of outputs made at the machine")
         request = messages.OutputRequest(
             id=order_id, source=self.device, destination=self.robot.id if self.robot else 0,
             box_number=box, criteria=tuple(criteria),
@@ -140,24 +175,36 @@ class RobotClient(Conversation):
                 request.criteria, request.details, request.box_number,
             ):  # fmt: skip
                 raise ValueError(f"order_id: {order_id!r} was used for another request")
-            return known.done
+            return asyncio.shield(known.done)
+        self._memory.ask(request)
+        self._look.set()
+        return asyncio.shield(self._take_on(request, ask_first=ask_first).done)
+
+    def _take_on(self, request: messages.OutputRequest, *, ask_first: bool) -> OnItsWay:
         done = asyncio.get_running_loop().create_future()
         order = OnItsWay(request, len(self._orders), done, is_doubtful=ask_first)
-        self._orders[order_id] = order
+        self._orders[request.id] = order
         heapq.heappush(self._waiting, order)
-        self._look.set()
-        return order.done
+        return order
 
     async def cancel(self, order_id: str) -> CancelStatus:
-        """Stop an output if that is still possible; its outcome tells what was given out."""
+        """Stop an output if that is still possible; its outcome tells what was given out.
+
+        Raises
+        ------
+        OSError
+            If the line breaks meanwhile; whether it is stopped is not known then.
+        """
         order = self._orders.get(order_id)
         if order is None:
             return CancelStatus.UNKNOWN
         if order.done.done():
             return CancelStatus.CANCEL_ERROR
-        order.is_cancelled = True
-        if order_id not in self._sent:
-            order.settle(OutputStatus.ABORTED)
+        if not order.is_cancelled:
+            self._memory.cancel(order_id)
+            order.is_cancelled = True
+        if order_id not in self._sent and not order.is_doubtful:
+            self._end(order, OutputStatus.ABORTED)
             return CancelStatus.CANCELLED
         task = parts.CancelTask(id=order_id, type="Output")
         new = messages.TaskCancelOutputRequest(id=self.new_id(), source=self.device, task=task)
@@ -168,23 +215,6 @@ class RobotClient(Conversation):
             self._look.set()
             return CancelStatus.UNKNOWN
         return CancelStatus(answer.task.status)
-
-    async def stock(self, *articles: str, with_packs: bool = True) -> tuple[parts.Article, ...]:
-        """What is in the machine, of some articles or of all."""
-        criteria = tuple(parts.StockCriteria(article_id=name) for name in articles)
-        request = messages.StockInfoRequest(
-            id=self.new_id(), source=self.device, include_packs=with_packs, criteria=criteria
-        )  # fmt: skip
-        found: messages.StockInfoResponse = await self.ask(request)
-        return found.articles
-
-    async def status(self) -> messages.StatusResponse:
-        """Whether the machine is ready, with its components."""
-        request = messages.StatusRequest(
-            id=self.new_id(), source=self.device, include_details=True
-        )  # fmt: skip
-        found: messages.StatusResponse = await self.ask(request)
-        return found
 
     async def _begin(self) -> None:
         self._miss()
@@ -208,24 +238,41 @@ class RobotClient(Conversation):
             case messages.OutputMessage(id=number) if self._is_mine(message):
                 order, status = self._sent[number], message.details.status
                 order.heard_at = now()
-                if status is not None and status.is_final:
+                if status is OutputStatus.BOX_RELEASED:
+                    order.boxed += message.articles
+                elif status is not None and status.is_final:
                     self._settle(order, status, message.articles)
+            case messages.OutputResponse() | messages.OutputMessage() if self._is_own(message):
+                pass  # said once more
             case messages.UnprocessedMessage():
                 # Which output it was may not have been readable.
                 self._miss()
             case messages.InputRequest() if self._on_input is not None:
-                answer = self._on_input(message)
-                await self._send(
-                    replace(
-                        answer, id=message.id, source=self.device, destination=message.source
-                    )
-                )  # fmt: skip
+                await self._answer_input(message, self._on_input)
             case _:
                 self._tell(message)
 
+    def _is_own(self, message: messages.Message) -> bool:
+        """Whether this is about an output of this client; all clients hear of all."""
+        return message.id in self._orders and message.destination in (0, self.device)
+
     def _is_mine(self, message: messages.OutputMessage) -> bool:
-        """Whether an output that has ended is one of this client; all clients hear of all."""
-        return message.id in self._sent and message.destination in (0, self.device)
+        return message.id in self._sent and self._is_own(message)
+
+    async def _answer_input(
+        self,
+        message: messages.InputRequest,
+        on_input: Callable[[messages.InputRequest], messages.InputResponse],
+    ) -> None:
+        try:
+            answer = replace(
+                on_input(message), id=message.id, source=self.device, destination=message.source
+            )  # fmt: skip
+            write(answer)
+        except Exception:
+            log.exception("no answer to the input %s", message.id)
+        else:
+            await self._send(answer)
 
     def _hear_response(self, order: OnItsWay, status: OutputStatus | None) -> None:
         order.heard_at = now()
@@ -241,13 +288,25 @@ class RobotClient(Conversation):
     def _settle(
         self, order: OnItsWay, status: OutputStatus, articles: tuple[parts.Article, ...]
     ) -> None:
+        self._end(order, status, order.with_boxed(articles))
         del self._sent[order.request.id]
-        order.settle(status, articles)
         self._look.set()
+
+    def _end(
+        self, order: OnItsWay, status: OutputStatus, articles: tuple[parts.Article, ...] = ()
+    ) -> None:
+        """Write down how an output ended, then tell whoever waits for it."""
+        if not order.done.done():
+            outcome = Outcome(id=order.request.id, status=status, articles=articles)
+            self._memory.end(outcome)
+            order.done.set_result(outcome)
 
     def _tell(self, message: messages.Message) -> None:
         if self._on_event is not None:
-            self._on_event(message)
+            try:
+                self._on_event(message)
+            except Exception:
+                log.exception("on_event: an error at %s", type(message).__name__)
 
     @property
     def _may_send(self) -> bool:
@@ -304,7 +363,7 @@ class RobotClient(Conversation):
     def _return(self, order: OnItsWay) -> None:
         """Put an output that the robot does not know back to where it came from."""
         if order.is_cancelled:
-            order.settle(OutputStatus.ABORTED)
+            self._end(order, OutputStatus.ABORTED)
             return
         self.num_repeats += 1
         heapq.heappush(self._waiting, order)
@@ -332,4 +391,4 @@ class RobotClient(Conversation):
                 order.is_rejected = False
                 order.num_rejections += state is State.READY
                 if order.num_rejections >= MAX_REJECTIONS:
-                    order.settle(OutputStatus.REJECTED)
+                    self._end(order, OutputStatus.REJECTED)

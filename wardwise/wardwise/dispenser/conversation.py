@@ -94,6 +94,23 @@ class Conversation:
             except OSError:
                 await asyncio.sleep(0)
 
+    async def stock(self, *articles: str, with_packs: bool = True) -> tuple[parts.Article, ...]:
+        """What is in the machine, of some articles or of all."""
+        criteria = tuple(parts.StockCriteria(article_id=name) for name in articles)
+        request = messages.StockInfoRequest(
+            id=self.new_id(), source=self.device, include_packs=with_packs, criteria=criteria
+        )  # fmt: skip
+        found: messages.StockInfoResponse = await self.ask(request)
+        return found.articles
+
+    async def status(self) -> messages.StatusResponse:
+        """Whether the machine is ready, with its components."""
+        request = messages.StatusRequest(
+            id=self.new_id(), source=self.device, include_details=True
+        )  # fmt: skip
+        found: messages.StatusResponse = await self.ask(request)
+        return found
+
     async def _run(self) -> None:
         pause_s = self._timing.backoff_s
         while True:

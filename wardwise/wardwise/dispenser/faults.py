@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     import random
 
-_SHARES = ("disconnect", "malformed", "oversized", "garbled", "not_ready")
+_SHARES = (
+    "disconnect", "malformed", "truncated", "duplicated", "oversized", "garbled", "not_ready",
+)  # fmt: skip
+_END = b"</WWKS>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,10 @@ class Faults:
         Of messages before which the robot breaks the connection; the message is lost.
     malformed
         Of messages that the robot sends damaged.
+    truncated
+        Of messages whose end the robot does not send; the next message follows at once.
+    duplicated
+        Of messages that the robot sends twice.
     oversized
         Of messages before which the robot sends one of `oversized_bytes`.
     garbled
@@ -43,6 +50,8 @@ class Faults:
 
     disconnect: float = 0.0
     malformed: float = 0.0
+    truncated: float = 0.0
+    duplicated: float = 0.0
     oversized: float = 0.0
     garbled: float = 0.0
     not_ready: float = 0.0
@@ -93,5 +102,10 @@ class Faults:
 def damaged(data: bytes, rng: random.Random) -> bytes:
     """A message with a piece cut out of its middle; the closing tag stays."""
     start = rng.randrange(1, max(2, len(data) // 2))
-    stop = min(len(data) - len(b"</WWKS>"), start + rng.randrange(1, 40))
+    stop = min(len(data) - len(_END), start + rng.randrange(1, 40))
     return data[:start] + b"<\xff" + data[max(start, stop) :]
+
+
+def truncated(data: bytes, rng: random.Random) -> bytes:
+    """The beginning of a message, at most up to its closing tag."""
+    return data[: rng.randrange(1, max(2, len(data) - len(_END)))]

@@ -23,7 +23,7 @@ from wardwise.io.wwks2.xml import format_xml, parse_xml
 if TYPE_CHECKING:
     import os
 
-SCHEMA = "wardwise/robot/1"
+SCHEMA = "wardwise/robot/2"
 _RANKS = {priority: rank for rank, priority in enumerate(OutputPriority)}
 
 Key = tuple[int, str]
@@ -35,6 +35,8 @@ class OutputTask:
 
     request: OutputRequest
     number: int
+    wanted: tuple[int, ...]
+    """Packs for each criterion, as they were counted when it was taken on."""
     status: OutputStatus = OutputStatus.QUEUED
     taken: list[tuple[int, StoredPack]] = field(default_factory=list)
     """Number of the criterion, and pack."""
@@ -110,10 +112,10 @@ class Ledger:
         if not self._count:
             self._write("begin", schema=SCHEMA)
 
-    def accept(self, request: OutputRequest) -> OutputTask:
-        """Take an output on."""
-        self._write("request", message=write(request).decode())
-        return self._accept(request)
+    def accept(self, request: OutputRequest, wanted: tuple[int, ...]) -> OutputTask:
+        """Take an output on, with the number of packs for each criterion."""
+        self._write("request", message=write(request).decode(), packs=wanted)
+        return self._accept(request, wanted)
 
     def take(self, task: OutputTask, criterion: int, stored: StoredPack) -> None:
         """A pack leaves the machine."""
@@ -152,7 +154,7 @@ class Ledger:
             message = parse(event["message"].encode()).message
             if not isinstance(message, OutputRequest):
                 raise ValueError("message: expected an OutputRequest")
-            self._accept(message)
+            self._accept(message, tuple(map(int, event["packs"])))
         elif kind == "pack":
             task = self.tasks[event["source"], event["id"]]
             self._take(task, event["criterion"], event["pack"])
@@ -162,8 +164,8 @@ class Ledger:
             pack = decode(Pack, parse_xml(event["pack"].encode()))
             self._store(StoredPack(event["article"], pack, event["cell"]))
 
-    def _accept(self, request: OutputRequest) -> OutputTask:
-        task = OutputTask(request, len(self.tasks))
+    def _accept(self, request: OutputRequest, wanted: tuple[int, ...]) -> OutputTask:
+        task = OutputTask(request, len(self.tasks), wanted)
         self.tasks[task.key] = task
         return task
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wardwise.io.wwks2 import parts
@@ -104,6 +104,8 @@ class OnItsWay:
         How often a robot that was ready turned it down.
     heard_at
         When something was last heard of it.
+    boxed
+        Packs that have left in boxes before the end.
     """
 
     request: messages.OutputRequest
@@ -115,6 +117,7 @@ class OnItsWay:
     is_cancelled: bool = False
     num_rejections: int = 0
     heard_at: float = 0.0
+    boxed: tuple[parts.Article, ...] = ()
 
     def __lt__(self, other: OnItsWay) -> bool:
         return self._turn < other._turn
@@ -123,10 +126,16 @@ class OnItsWay:
     def _turn(self) -> tuple[int, int]:
         return _RANKS[self.request.details.priority], self.number
 
-    def settle(self, status: OutputStatus, articles: tuple[parts.Article, ...] = ()) -> None:
-        """Tell whoever waits for it."""
-        if not self.done.done():
-            self.done.set_result(Outcome(id=self.request.id, status=status, articles=articles))
+    def with_boxed(self, articles: tuple[parts.Article, ...]) -> tuple[parts.Article, ...]:
+        """Articles of the last message, and the packs of boxes that it does not tell again."""
+        known = {pack.id for article in articles for pack in article.packs}
+        missing = []
+        for article in self.boxed:
+            packs = tuple(pack for pack in article.packs if pack.id not in known)
+            known.update(pack.id for pack in packs)
+            if packs:
+                missing.append(replace(article, packs=packs))
+        return (*missing, *articles)
 
 
 def criteria_of(order: Order) -> tuple[parts.Criteria, ...]:

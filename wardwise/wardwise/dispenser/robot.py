@@ -39,7 +39,6 @@ log = logging.getLogger("wardwise.dispenser")
 
 PORT = 6050
 DEVICE, PHARMACY = 999, 100
-MANUAL_ID = "1"
 HELLO_S = 5.0
 MAX_CLIENTS = 64
 _INPUT_ANSWER_S = 60.0
@@ -179,7 +178,8 @@ class Robot:
 
     def accept(self, request: messages.OutputRequest) -> None:
         """Put an output into the queue."""
-        heapq.heappush(self._queue, self.ledger.accept(request))
+        wanted = tuple(map(self.answers.packs_of, request.criteria))
+        heapq.heappush(self._queue, self.ledger.accept(request, wanted))
         self._has_work.set()
 
     def broadcast(self, message: messages.Message) -> None:
@@ -198,7 +198,7 @@ class Robot:
     def output_by_hand(self, article: str, quantity: int = 1, destination: int = 1) -> None:
         """Ask for packs at the machine itself; the message has the id "1"."""
         request = messages.OutputRequest(
-            id=f"{MANUAL_ID} {self.new_id()}", source=self.device, destination=self.device,
+            id=f"{parts.MANUAL_ID} {self.new_id()}", source=self.device, destination=self.device,
             details=parts.OutputDetails(output_destination=destination),
             criteria=(parts.Criteria(article_id=article, quantity=quantity),),
         )  # fmt: skip
@@ -308,16 +308,15 @@ class Robot:
         self.ledger.finish(task, status)
         message = task.message(self.device)
         if task.request.source == self.device:
-            message = replace(message, id=MANUAL_ID, destination=PHARMACY)
+            message = replace(message, id=parts.MANUAL_ID, destination=PHARMACY)
         self.broadcast(message)
         self._tell_stock(sorted({stored.article for stored in task.packs}))
 
     async def _fetch(self, task: OutputTask, number: int, criteria: parts.Criteria) -> bool:
         """Bring the packs of one criterion that are still to come; whether some are missing."""
-        wanted = self.answers.packs_of(criteria)
         brought = [stored for criterion, stored in task.taken if criterion == number]
         lot = brought[0].pack.batch_number if brought else None
-        for missing in range(wanted - len(brought), 0, -1):
+        for missing in range(task.wanted[number] - len(brought), 0, -1):
             await self._is_ready.wait()
             if task.is_aborting():
                 return True

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from wardwise.dispenser.faults import damaged
+from wardwise.dispenser.faults import damaged, truncated
 from wardwise.dispenser.link import Link, understood
 from wardwise.io.wwks2 import MessageError, messages, parts, write
 
@@ -127,11 +127,19 @@ class Session:
                     return
                 if rng.random() < faults.oversized:
                     await self._link.send(_oversized(faults.oversized_bytes))
-                is_damaged = rng.random() < faults.malformed
-                await self._link.send(damaged(data, rng) if is_damaged else data)
-                if not is_damaged:
-                    self._robot.write_record(data)
+                await self._send_one(data)
         await self.close()
+
+    async def _send_one(self, data: bytes) -> None:
+        """Send a message as it is, or what a fault makes of it."""
+        faults, rng = self._robot.faults, self._robot.rng
+        if rng.random() < faults.malformed:
+            await self._link.send(damaged(data, rng))
+        elif rng.random() < faults.truncated:
+            await self._link.send(truncated(data, rng))
+        else:
+            await self._link.send(data * (2 if rng.random() < faults.duplicated else 1))
+            self._robot.write_record(data)
 
 
 def _oversized(size: int) -> bytes:

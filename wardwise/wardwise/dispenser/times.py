@@ -38,7 +38,7 @@ class OutputTime:
     total_s
         From request to message.
     own_s
-        The same without waiting for the output before.
+        The same without waiting for the output before that brought packs.
     """
 
     id: str
@@ -72,7 +72,8 @@ def output_times(envelopes: Iterable[Envelope]) -> list[OutputTime]:
             continue
         packs = [pack for article in message.articles for pack in article.packs]
         start = begun[0] if last_end is None else max(begun[0], last_end)
-        last_end = at if last_end is None else max(at, last_end)
+        if packs:  # else the arm had nothing to do, and may still be at work for another
+            last_end = at if last_end is None else max(at, last_end)
         found.append(
             OutputTime(
                 id=message.id, articles=begun[1], num_packs=len(packs),

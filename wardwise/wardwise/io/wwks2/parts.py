@@ -14,6 +14,7 @@ from typing import ClassVar
 from wardwise.io.wwks2.codec import alias, content, wide
 
 ROBOT_TYPE, CLIENT_TYPE = "Robot", "IMS"
+MANUAL_ID = "1"  # of every output that is asked for at the machine itself (8.5.3)
 CAPABILITIES = (
     "KeepAlive", "Status", "Input", "InitiateInput", "ArticleMaster", "StockDelivery", "StockInfo",
     "Output", "TaskInfo", "TaskCancel", "Configuration", "StockLocationInfo",

@@ -1,0 +1,120 @@
+"""What the client must not forget: which outputs it has asked for, and how they ended.
+
+Each event is a line of a journal, written before anything is sent or told. A client that is killed
+and started again with the same journal gives the outcomes of before, and goes on with the outputs
+that have not ended: it asks the robot about each of them before it sends one again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wardwise.dispenser.orders import Outcome
+from wardwise.fleet.dispatch.journal import Journal, read_lines
+from wardwise.io.errors import InputError
+from wardwise.io.wwks2 import parse, write
+from wardwise.io.wwks2.messages import OutputMessage, OutputRequest
+from wardwise.io.wwks2.parts import OutputDetails
+
+if TYPE_CHECKING:
+    import os
+
+SCHEMA = "wardwise/robot-client/1"
+
+
+class Memory:
+    """Outputs by id, kept in a journal if there is one.
+
+    Parameters
+    ----------
+    device
+        Number of the client, by which the robot knows its outputs.
+    path
+        The journal; made if there is none. None: nothing is kept.
+
+    Attributes
+    ----------
+    requests, outcomes, cancelled
+        What was asked for, how it ended, and what is no longer wanted.
+
+    Raises
+    ------
+    InputError
+        If the journal is damaged, or not one of a client with this number.
+    """
+
+    def __init__(self, device: int, path: str | os.PathLike[str] | None = None) -> None:
+        self._device = device
+        self.requests: dict[str, OutputRequest] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.cancelled: set[str] = set()
+        self._count = 0
+        self._journal = None if path is None else Journal(path)
+        if path is None or self._journal is None:
+            return
+        for line, _, event in read_lines(path):
+            try:
+                self._replay(event)
+            except (KeyError, TypeError, ValueError) as error:
+                self._journal.close()
+                problem = f"expected an event that fits what came before, got: {error!r}"
+                raise InputError(Path(path), problem, line=line) from error
+            self._count += 1
+        if not self._count:
+            self._write("begin", schema=SCHEMA, device=device)
+
+    def ask(self, request: OutputRequest) -> None:
+        """An output is wanted."""
+        self._write("request", message=write(request).decode())
+        self.requests[request.id] = request
+
+    def cancel(self, order_id: str) -> None:
+        """It is no longer wanted."""
+        self._write("cancel", id=order_id)
+        self.cancelled.add(order_id)
+
+    def end(self, outcome: Outcome) -> None:
+        """It has ended."""
+        asked = self.requests[outcome.id].details
+        message = OutputMessage(
+            id=outcome.id, destination=self._device, articles=outcome.articles,
+            details=OutputDetails(
+                output_destination=asked.output_destination, status=outcome.status
+            ),
+        )  # fmt: skip
+        self._write("end", message=write(message).decode())
+        self.outcomes[outcome.id] = outcome
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def _write(self, event: str, **fields: Any) -> None:
+        if self._journal is not None:
+            self._journal.append({"n": self._count, "event": event, **fields})
+            self._count += 1
+
+    def _replay(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if (kind == "begin") != (self._count == 0):
+            raise ValueError(f"expected a journal that begins with {SCHEMA}")
+        if kind == "begin":
+            found = event["schema"], event["device"]
+            if found != (SCHEMA, self._device):
+                raise ValueError(f"expected {SCHEMA} of device {self._device}, got {found}")
+        elif kind == "cancel":
+            self.cancelled.add(self.requests[event["id"]].id)
+        else:
+            self._replay_message(kind, parse(event["message"].encode()).message)
+
+    def _replay_message(self, kind: str, message: object) -> None:
+        if kind == "request" and isinstance(message, OutputRequest):
+            self.requests[message.id] = message
+        elif kind == "end" and isinstance(message, OutputMessage) and message.details.status:
+            self.outcomes[self.requests[message.id].id] = Outcome(
+                id=message.id, status=message.details.status, articles=message.articles
+            )  # fmt: skip
+        else:
+            raise ValueError(f"event: expected begin, request, cancel or end, got {kind!r}")
