@@ -288,7 +288,7 @@ def test_advice_covers_what_is_asked() -> None:
     assert found.figures[-1].layout.name.endswith("1.5 x speed, arm waits at 6, 2 m")
     overload = advise(Machine(), Lognormal(), Demand(orders_per_hour=40))
     assert overload.figures[0].flow is None
-    assert len(overload.sentences) == 2
+    assert len(overload.sentences) == 3
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from wardwise import __version__
-from wardwise.cli import day, pharmacy, pharmacy_robot, plan, sizing, twin
+from wardwise.cli import day, pharmacy, pharmacy_layout, pharmacy_robot, plan, sizing, twin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "simulate": twin.simulate_command,
     "sequence": pharmacy.sequence_command,
     "generate-pharmacy": pharmacy.generate_command,
+    "layout": pharmacy_layout.layout_command,
     "wwks2-robot": pharmacy_robot.wwks2_robot,
 }
 for _name, _function in COMMANDS.items():

@@ -35,6 +35,10 @@ DayPath = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="Day: JSON, or a folder with orders.csv and bins.csv."),
 ]
+ServiceLog = Annotated[
+    Path | None,
+    typer.Option(help="CSV of sorting times to learn from: seconds, drug, person, packs, scanned."),
+]
 Method = Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")]
 Window = Annotated[int, typer.Option(min=1, help="Orders seen at once by rolling and disjoint.")]
 ChooseBins = Annotated[bool, typer.Option(help="Of several bins take the one that suits best.")]

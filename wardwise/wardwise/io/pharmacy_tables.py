@@ -43,7 +43,7 @@ _MARKS = {"": False, "no": False, "yes": True}
 
 
 @dataclass(frozen=True)
-class _Record:
+class Record:
     """One row of a table, its cells by column name."""
 
     row: Row
@@ -101,13 +101,13 @@ def read_orders(path: str | os.PathLike[str]) -> tuple[Order, ...]:
         Naming line, column and accepted range; or two rows of an order that disagree on its
         priority, release, due time or destination.
     """
-    rows: dict[str, list[_Record]] = {}
-    for record in _records(read_text(path), path, ORDER_COLUMNS, ORDER_OPTIONAL):
+    rows: dict[str, list[Record]] = {}
+    for record in records_of(read_text(path), path, ORDER_COLUMNS, ORDER_OPTIONAL):
         rows.setdefault(record.text("order_id"), []).append(record)
     return tuple(_order(name, records) for name, records in rows.items())
 
 
-def _order(name: str, records: list[_Record]) -> Order:
+def _order(name: str, records: list[Record]) -> Order:
     first, seen = records[0], set[str]()
     lines: list[Line] = []
     for record in records:
@@ -119,7 +119,7 @@ def _order(name: str, records: list[_Record]) -> Order:
         if line_id and line_id in seen:
             raise record.row.error("line_id", f"expected once an order, got {line_id!r} again")
         seen.add(line_id)
-        with _saying_where(record.row):
+        with saying_where(record.row):
             lines.append(
                 Line(
                     drug=record.text("drug"),
@@ -129,7 +129,7 @@ def _order(name: str, records: list[_Record]) -> Order:
                     manual_s=record.number("manual_s") or 0.0,
                 )
             )
-    with _saying_where(first.row):
+    with saying_where(first.row):
         return Order(
             id=name,
             lines=tuple(lines),
@@ -166,24 +166,27 @@ def read_bins(path: str | os.PathLike[str], rack: Rack) -> tuple[Bin, ...]:
     InputError
         Naming line, column and accepted range.
     """
-    found: list[Bin] = []
-    for record in _records(read_text(path), path, BIN_COLUMNS, BIN_OPTIONAL):
-        column = record.integer("col", minimum=0, maximum=rack.num_columns - 1, default=None)
-        row = record.integer("row", minimum=0, maximum=rack.num_rows - 1, default=None)
-        quantity = record.integer("qty", minimum=0, maximum=MAX_PACKS, default=1_000_000)
-        with _saying_where(record.row):
-            found.append(
-                Bin(
-                    id=record.text("bin_id"),
-                    drug=record.text("drug"),
-                    cell=row * rack.num_columns + column,
-                    quantity=quantity,
-                    lot=record.text("lot"),
-                    expiry=record.day("expiry"),
-                    is_recalled=record.mark("recalled"),
-                )
-            )
-    return tuple(found)
+    return tuple(
+        bin_of(record, rack)
+        for record in records_of(read_text(path), path, BIN_COLUMNS, BIN_OPTIONAL)
+    )
+
+
+def bin_of(record: Record, rack: Rack) -> Bin:
+    """Bin of a row with the columns of `read_bins`."""
+    column = record.integer("col", minimum=0, maximum=rack.num_columns - 1, default=None)
+    row = record.integer("row", minimum=0, maximum=rack.num_rows - 1, default=None)
+    quantity = record.integer("qty", minimum=0, maximum=MAX_PACKS, default=1_000_000)
+    with saying_where(record.row):
+        return Bin(
+            id=record.text("bin_id"),
+            drug=record.text("drug"),
+            cell=row * rack.num_columns + column,
+            quantity=quantity,
+            lot=record.text("lot"),
+            expiry=record.day("expiry"),
+            is_recalled=record.mark("recalled"),
+        )
 
 
 def format_bins(bins: Iterable[Bin], rack: Rack) -> str:
@@ -279,7 +282,7 @@ def write_retrievals(retrievals: Iterable[Retrieval], path: str | os.PathLike[st
 
 
 @contextmanager
-def _saying_where(row: Row) -> Iterator[None]:
+def saying_where(row: Row) -> Iterator[None]:
     """Give refusals of the problem's own objects the line that they are about."""
     try:
         yield
@@ -289,9 +292,9 @@ def _saying_where(row: Row) -> Iterator[None]:
         raise InputError(row.path, str(error), line=row.line) from error
 
 
-def _records(
+def records_of(
     text: str, path: str | os.PathLike[str], columns: Sequence[str], optional: Sequence[str]
-) -> Iterator[_Record]:
+) -> Iterator[Record]:
     """Rows of a table as records; the header is checked."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     cells: dict[str, int] | None = None
@@ -304,7 +307,7 @@ def _records(
                 cells = _header(row, columns, optional)
                 continue
             row.require_words("columns", len(cells))
-            yield _Record(row, cells)
+            yield Record(row, cells)
     except csv.Error as error:
         raise InputError(path, f"expected CSV, got: {error}", line=reader.line_num) from error
 

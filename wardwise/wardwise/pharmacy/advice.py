@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from wardwise.pharmacy.layout import LayoutFigures, analyse, candidates
+from wardwise.pharmacy.layout import LEVELS, LayoutFigures, analyse, candidates
 from wardwise.pharmacy.layout_check import SimulatedFigures, confirm
 
 if TYPE_CHECKING:
@@ -15,6 +15,42 @@ if TYPE_CHECKING:
     from wardwise.pharmacy.layout import Demand, Layout
     from wardwise.pharmacy.rack import Machine
     from wardwise.pharmacy.service_time import ServiceTime
+
+SHARES = (0.04, 0.15, 0.28, 0.4, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.93, 0.955)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What patients are told: so many of 100 orders are complete within so many seconds.
+
+    Parameters
+    ----------
+    within_s
+        From coming in until complete, above 0.
+    level
+        Share of orders, one of `wardwise.pharmacy.layout.LEVELS`.
+    """
+
+    within_s: float
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.within_s < math.inf:
+            raise ValueError(
+                f"promise: within_s: expected a finite number above 0, got {self.within_s}"
+            )
+        if self.level not in LEVELS:
+            expected = ", ".join(map(str, LEVELS))
+            raise ValueError(f"promise: level: expected one of {expected}, got {self.level}")
+
+    def reached_s(self, figures: LayoutFigures) -> float:
+        """What a layout keeps at that level; infinite if more orders come than it manages."""
+        flow = figures.flow
+        return flow.flow_quantiles_s[LEVELS.index(self.level)] if flow else math.inf
+
+    def is_kept(self, figures: LayoutFigures) -> bool:
+        """Whether a layout keeps it."""
+        return self.reached_s(figures) <= self.within_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +67,8 @@ class Advice:
         The same from simulations, empty if none was asked for.
     sentences
         What to do, in plain words.
+    best
+        Number of the cheapest layout that keeps the promise; None if none does or none was given.
     """
 
     orders_per_hour: float
@@ -38,6 +76,7 @@ class Advice:
     figures: tuple[LayoutFigures, ...]
     simulated: tuple[SimulatedFigures, ...]
     sentences: tuple[str, ...]
+    best: int | None = None
 
 
 def advise(
@@ -49,6 +88,7 @@ def advise(
     dwells_m: tuple[tuple[float, float] | None, ...] = (None,),
     cost_per_hour: float | None = None,
     wage_per_hour: float | None = None,
+    promise: Promise | None = None,
     replications: int = 0,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
@@ -67,6 +107,8 @@ def advise(
         Where the arm may wait, see `Layout`.
     cost_per_hour, wage_per_hour
         What a second point costs for an hour of work, and a pharmacist; at least 0.
+    promise
+        What is to be kept; the cheapest layout that keeps it is named.
     replications
         Simulated days for each layout; 0 for none, else at least 2.
     seed
@@ -93,7 +135,8 @@ def advise(
                 on_progress(number, len(layouts))
     lines = sum(demand.sizes) / len(demand.sizes)
     bins_per_hour = demand.orders_per_hour * lines
-    one, same_end, opposite = figures[0], figures[1], figures[3]
+    one, same_end, people, opposite = figures[:4]
+    best = _cheapest(figures, promise, cost_per_hour or 0.0, wage_per_hour or 0.0)
     return Advice(
         orders_per_hour=demand.orders_per_hour,
         bins_per_hour=bins_per_hour,
@@ -103,8 +146,38 @@ def advise(
             _gain(one, same_end, opposite),
             _verdict(one, same_end, bins_per_hour, cost_per_hour, wage_per_hour),
             *_waits(one, same_end),
+            _second_person(same_end, people, wage_per_hour),
+            *([_kept(figures, best, promise)] if promise else []),
         ),
+        best=best,
     )
+
+
+def flow_curve(
+    figures: LayoutFigures, service: ServiceTime, demand: Demand, level: float = 0.95
+) -> tuple[tuple[float, float], ...]:
+    """Flow time of a layout against the orders that come.
+
+    Parameters
+    ----------
+    figures
+        Of the layout.
+    service, demand
+        As they were for `advise`; the rate does not matter.
+    level
+        Quantile of the flow time, one of `wardwise.pharmacy.layout.LEVELS`.
+
+    Returns
+    -------
+    Orders an hour, at `SHARES` of the layout's capacity, with seconds.
+    """
+    found = []
+    for share in SHARES:
+        rate = share * figures.orders_per_hour
+        flow = analyse(figures.layout, service, replace(demand, orders_per_hour=rate)).flow
+        if flow:
+            found.append((rate, flow.flow_quantiles_s[LEVELS.index(level)]))
+    return tuple(found)
 
 
 def _layouts(
@@ -177,3 +250,56 @@ def _waits(one: LayoutFigures, two: LayoutFigures) -> list[str]:
     means = f"{one.flow.flow_s / 60:.1f} minutes on average with one point and "
     means += f"{two.flow.flow_s / 60:.1f} with two"
     return [f"Orders take {means}; 95 of 100 take at most {before:.1f} and {after:.1f}."]
+
+
+def _second_person(one: LayoutFigures, two: LayoutFigures, wage_per_hour: float | None) -> str:
+    """Whether a second pharmacist at two points is needed, and what else one brings."""
+    manages = f"one with two points manages {one.orders_per_hour:.0f} orders an hour"
+    if one.load >= 1:
+        if two.load < 1:
+            return (
+                f"A second pharmacist is needed: {manages}; two manage {two.orders_per_hour:.0f}."
+            )
+        return f"A second pharmacist is not enough: two manage {two.orders_per_hour:.0f}."
+    text = f"A second pharmacist is not needed: {manages}"
+    if one.flow and two.flow:
+        before, after = (f"{f.flow.flow_quantiles_s[2] / 60:.1f}" for f in (one, two) if f.flow)
+        text += "; with two of them "
+        if before == after:
+            text += "orders take as long"
+        else:
+            text += f"95 of 100 orders take at most {after} instead of {before} minutes"
+        if wage_per_hour is not None:
+            text += f", for {wage_per_hour:.2f} more an hour"
+    return f"{text}."
+
+
+def _cheapest(
+    figures: tuple[LayoutFigures, ...], promise: Promise | None, cost: float, wage: float
+) -> int | None:
+    """The layout that keeps the promise for least money, then fewest people, points, speed."""
+
+    def price(number: int) -> tuple[float, ...]:
+        machine = figures[number].layout.machine
+        m, q = machine.num_points, machine.num_pharmacists
+        reached_s = promise.reached_s(figures[number]) if promise else 0.0
+        return cost * (m - 1) + wage * (q - 1), q, m, machine.arm.speed_x_mps, reached_s
+
+    kept = [k for k, found in enumerate(figures) if promise and promise.is_kept(found)]
+    return min(kept, key=price, default=None)
+
+
+def _kept(figures: tuple[LayoutFigures, ...], best: int | None, promise: Promise) -> str:
+    """Which layout keeps a promise."""
+    what = f"{100 * promise.level:.0f} of 100 orders complete within {promise.within_s / 60:g} min"
+    if best is None:
+        quickest = min(figures, key=promise.reached_s)
+        reached_s = promise.reached_s(quickest)
+        if math.isinf(reached_s):
+            return f"No layout keeps {what}: more orders come than any of them manages."
+        return (
+            f"No layout keeps {what}; the quickest, {quickest.layout.name}, needs "
+            f"{reached_s / 60:.1f} min."
+        )
+    name, reached_s = figures[best].layout.name, promise.reached_s(figures[best])
+    return f"For {what} the cheapest is: {name} ({reached_s / 60:.1f} min)."

@@ -16,17 +16,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import least_squares
+from scipy.special import ndtri
 
-from wardwise.pharmacy.service_time import Lognormal
+from wardwise.pharmacy.service_time import Empirical, Lognormal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
+    from wardwise.pharmacy.problem import Line
     from wardwise.pharmacy.rack import Floats
 
 ROUNDS = 30
+QUANTILES = 32  # of each line in a mixture
 # Factors are told apart from noise by at least this much; less would be none at all.
 LEAST_VARIANCE = 1e-6
 
@@ -132,6 +135,24 @@ class ServiceModel:
         """Mean of max(c, P) for each cycle c, with P the time for this line."""
         line = self.service(drug=drug, packs=packs, person=person, is_scanned=is_scanned)
         return line.expected_max_s(cycle_s)
+
+    def mixture(self, lines: Iterable[Line]) -> Empirical:
+        """Distribution over lines that are as likely as each other, persons unknown.
+
+        Each line gives `QUANTILES` equally likely times with its own mean.
+
+        Raises
+        ------
+        ValueError
+            If there are no lines.
+        """
+        shape = np.exp(self.sigma * ndtri((np.arange(QUANTILES) + 0.5) / QUANTILES))
+        shape *= math.exp(self.sigma**2 / 2) / shape.mean()
+        medians_s = [
+            self._median_s(line.quantity, is_scanned=False) * self.factor(drug=line.drug)
+            for line in lines
+        ]
+        return Empirical(tuple(np.outer(medians_s, shape).ravel().tolist()))
 
     def observe(self, record: ServiceRecord) -> ServiceModel:
         """The model after one more time: factors move, the common part stays."""

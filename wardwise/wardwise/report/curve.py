@@ -101,7 +101,7 @@ def _chart(panel: _Panel, sizing: Sizing, levels: list[tuple[int, int, int]]) ->
     spares = sorted({outcome.num_spares for outcome in outcomes})
     lows = [panel.scale * value.low for value in panel.values]
     highs = [panel.scale * value.high for value in panel.values]
-    ticks = _ticks(0.0 if panel.unit else min(lows), max(highs))
+    marks = ticks(0.0 if panel.unit else min(lows), max(highs))
 
     def x(value: float) -> float:
         span = max(spares) - min(spares)
@@ -109,11 +109,11 @@ def _chart(panel: _Panel, sizing: Sizing, levels: list[tuple[int, int, int]]) ->
         return LEFT + 12 + share * (WIDTH - LEFT - RIGHT - 24)
 
     def y(value: float) -> float:
-        share = (panel.scale * value - ticks[0]) / (ticks[-1] - ticks[0])
+        share = (panel.scale * value - marks[0]) / (marks[-1] - marks[0])
         return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
 
     parts = [f'<text x="{LEFT}" y="20" class="name">{panel.title}</text>']
-    for tick in ticks:
+    for tick in marks:
         at = y(tick / panel.scale)
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
         label = f"{tick:,.10g}{panel.unit}"
@@ -154,7 +154,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Round numbers, at most seven, that enclose a range."""
     span = high - low if high > low else max(abs(high), 1.0)
     rough = span / TICKS
