@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardwise.fleet.sizing import Calls, Interval, Outcome, Sizing
-from wardwise.report.curve import ticks, draw_sizing
+from wardwise.report.curve import draw_sizing, ticks
 from wardwise.report.sizing import render_sizing_report, write_sizing_report
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -139,9 +139,9 @@ def test_ticks_enclose_the_values(one: float, other: float) -> None:
     low, high = min(one, other), max(one, other)
     if 0 < high - low < 1e-3:
         return
-    ticks = ticks(low, high)
-    assert 2 <= len(ticks) <= 8
-    assert ticks[0] <= low + 1e-9
-    assert high <= ticks[-1] + 1e-9
-    steps = [b - a for a, b in pairwise(ticks)]
+    marks = ticks(low, high)
+    assert 2 <= len(marks) <= 8
+    assert marks[0] <= low + 1e-9
+    assert high <= marks[-1] + 1e-9
+    steps = [b - a for a, b in pairwise(marks)]
     assert steps == pytest.approx([steps[0]] * len(steps), rel=1e-3)

@@ -82,13 +82,13 @@ def layout_command(
     """Say whether the machine of FILE should have a second point, or a second pharmacist."""
     for path in (output, figure):
         require_writable(path)
+    if simulate == 1:
+        raise ValueError("--simulate: expected 0, or at least 2 days, got 1")
     factors = tuple(_number("--speeds", word) for word in speeds.split(","))
     dwells_m = (None, *(_place(word) for word in dwell or ()))
     promise = None
     if target_minutes is not None:
         promise = Promise(within_s=60 * target_minutes, level=int(percentile) / 100)
-    if simulate == 1:
-        raise ValueError("--simulate: expected 0, or at least 2 days, got 1")
     day = read_pharmacy(file)
     service, demand = _service(day, service_log), _demand(file, day, per_hour)
     with interruptible():
@@ -110,11 +110,15 @@ def layout_command(
         print(json.dumps({**document, "written": written}, indent=2))
     else:
         out.print(_table(file, found, day.machine.arm))
-        for line in found.sentences:
-            print(line)
-        for name, target in written.items():
-            print(f"{name}: {target}")
+        print(*found.sentences, sep="\n")
+        print_written(written)
     return 1 if promise and found.best is None else 0
+
+
+def print_written(written: dict[str, str]) -> None:
+    """One line for each file."""
+    for name, target in written.items():
+        print(f"{name}: {target}")
 
 
 def _service(day: PharmacyDay, log: Path | None) -> ServiceTime:
