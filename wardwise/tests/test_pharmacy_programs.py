@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from itertools import permutations, product
 
 import numpy as np
@@ -86,6 +88,29 @@ def test_programs_are_methods_of_sequence(solver) -> None:
     plan = sequence(day, method=solver)
     assert plan.method == solver
     assert plan.objective_s == pytest.approx(sequence(day).objective_s, abs=1e-5)
+
+
+def test_solvers_leave_standard_output_alone() -> None:
+    """In a fresh process, where HiGHS greets, nothing but our own line comes out."""
+    code = (
+        "from wardwise.pharmacy.generate import generate_pharmacy as day\n"
+        "from wardwise.pharmacy.sequence import sequence\n"
+        "sequence(day(num_orders=2), method='highs')\n"
+        "sequence(day(num_orders=2), method='cp-sat')\n"
+        "print('ours')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "ours\n"
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3, 4, 5] * 4], ids=["20 orders"])
+@pytest.mark.parametrize("points_m", [SAME_END, OPPOSITE], ids=["same end", "opposite ends"])
+def test_chain_of_twenty_orders_is_proven_by_highs(points_m, sizes) -> None:
+    """Sixty lines as one program: HiGHS proves the optimum that the chain found."""
+    costs, packed, _ = packed_day(points_m, sizes, seed=7)
+    solved = solve_program(costs, packed)
+    assert solved.is_optimal
+    assert solved.cost_s == pytest.approx(best_chain(costs, packed)[1], abs=1e-6)
 
 
 @pytest.mark.parametrize("pharmacists", [1, 2])

@@ -1,0 +1,1 @@
+"""Benchmarks of the dispensing machine, one file for each kind of work."""
