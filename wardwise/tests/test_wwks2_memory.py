@@ -9,6 +9,7 @@ import pytest
 
 from wardwise.dispenser import Robot, RobotClient, Stock, Timing
 from wardwise.dispenser.link import Link
+from wardwise.dispenser.memory import Memory
 from wardwise.io import InputError
 from wardwise.io.wwks2 import messages, parts, write
 from wardwise.io.wwks2.parts import CancelStatus, Criteria, OutputStatus
@@ -48,17 +49,20 @@ def test_client_goes_on_from_its_journal(tmp_path):
             done = await client.output("RX1", one(2))
             await robot.stop()  # from here on nothing is answered
             client.output("RX2", one(3))
+            client.output("RX3", one())
         async with Robot(Machine(), robot.ledger.stock, speed=1e6) as again:
             number = await again.start()
             async with RobotClient("127.0.0.1", number, journal=path) as client:
-                assert list(client.orders) == ["RX1", "RX2"]
+                assert list(client.orders) == ["RX1", "RX2", "RX3"]
                 assert await client.output("RX1", one(2)) == done
                 assert len((await client.orders["RX2"]).packs) == 3
                 with pytest.raises(ValueError, match="'RX2' was used for another request"):
                     client.output("RX2", one())
-            assert list(again.ledger.tasks) == [(100, "RX2")]
+                assert (await client.orders["RX3"]).status is OutputStatus.COMPLETED
+                assert client.num_repeats <= 1  # RX3 was never sent, RX2 perhaps
+            assert list(again.ledger.tasks) == [(100, "RX2"), (100, "RX3")]
         async with RobotClient("127.0.0.1", 1, journal=path) as client:
-            assert [len((await end).packs) for end in client.orders.values()] == [2, 3]
+            assert [len((await end).packs) for end in client.orders.values()] == [2, 3, 1]
 
     run(work)
 
@@ -76,6 +80,23 @@ def test_cancelled_output_stays_cancelled_after_a_restart(tmp_path):
             outcomes = await asyncio.gather(*client.orders.values())
         assert [outcome.status for outcome in outcomes] == ["Aborted", "Completed"]
         assert list(robot.ledger.tasks) == [(100, "RX2")]
+
+    run(work)
+
+
+def test_kill_between_two_lines_of_a_cancellation(tmp_path):
+    """A cancellation whose end was not written down is ended by the next start."""
+    path = tmp_path / "client.jsonl"
+    memory = Memory(100, path)
+    details = parts.OutputDetails(output_destination=1)
+    memory.ask(messages.OutputRequest(id="RX1", source=100, details=details, criteria=one()))
+    memory.cancel("RX1")
+    memory.close()
+
+    async def work(robot, port):
+        async with RobotClient("127.0.0.1", port, journal=path) as client:
+            assert (await client.orders["RX1"]).status is OutputStatus.ABORTED
+        assert not robot.ledger.tasks
 
     run(work)
 

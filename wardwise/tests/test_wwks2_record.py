@@ -112,6 +112,9 @@ def test_settings_of_the_machine_are_told():
             said = messages.StockDeliverySetRequest(id="d", stock_deliveries=(delivery,))
             assert (await client.ask(said)).set_result.value == "Accepted"
             assert robot.deliveries == {"4711": delivery}
+            for number, status in (("4711", "Queued"), ("4712", "Unknown")):
+                ask = messages.StockDeliveryInfoRequest(id=number, task=parts.Task(id=number))
+                assert (await client.ask(ask)).task.status == status
             places = await client.ask(messages.StockLocationInfoRequest(id="l"))
             assert [place.id for place in places.stock_locations] == ["MAIN"]
             answer = await client.ask(messages.ConfigurationGetRequest(id="c"))

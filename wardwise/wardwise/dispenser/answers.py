@@ -83,6 +83,12 @@ class Answers:
                 for delivery in message.stock_deliveries:
                     self._robot.deliveries[delivery.delivery_number] = delivery
                 return messages.StockDeliverySetResponse(id=number, set_result=accepted)
+            case messages.StockDeliveryInfoRequest(id=number, task=task):
+                is_known = task.id in self._robot.deliveries
+                told = parts.Task(
+                    id=task.id, status=OutputStatus.QUEUED if is_known else OutputStatus.UNKNOWN
+                )  # fmt: skip
+                return messages.StockDeliveryInfoResponse(id=number, task=told)
             case messages.ConfigurationGetRequest(id=number):
                 settings = f"places of output: 1 to {self._robot.machine.num_points}"
                 return messages.ConfigurationGetResponse(

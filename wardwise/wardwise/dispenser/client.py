@@ -99,7 +99,7 @@ class RobotClient(Conversation):
 
     async def __aenter__(self) -> Self:
         for request in self._memory.requests.values():
-            order = self._take_on(request, ask_first=True)
+            order = self._take_on(request, ask_first=request.id in self._memory.sent)
             order.is_cancelled = request.id in self._memory.cancelled
             if request.id in self._memory.outcomes:
                 order.done.set_result(self._memory.outcomes[request.id])
@@ -177,6 +177,8 @@ class RobotClient(Conversation):
                 raise ValueError(f"order_id: {order_id!r} was used for another request")
             return asyncio.shield(known.done)
         self._memory.ask(request)
+        if ask_first:
+            self._memory.send(order_id)
         self._look.set()
         return asyncio.shield(self._take_on(request, ask_first=ask_first).done)
 
@@ -200,9 +202,8 @@ class RobotClient(Conversation):
             return CancelStatus.UNKNOWN
         if order.done.done():
             return CancelStatus.CANCEL_ERROR
-        if not order.is_cancelled:
-            self._memory.cancel(order_id)
-            order.is_cancelled = True
+        self._memory.cancel(order_id)
+        order.is_cancelled = True
         if order_id not in self._sent and not order.is_doubtful:
             self._end(order, OutputStatus.ABORTED)
             return CancelStatus.CANCELLED
@@ -316,6 +317,8 @@ class RobotClient(Conversation):
         """Send what is next, so that the robot has work and little more."""
         while self._may_send and len(self._sent) <= self._ahead and self._waiting:
             order = heapq.heappop(self._waiting)
+            if order.is_cancelled and not order.is_doubtful:
+                self._end(order, OutputStatus.ABORTED)
             if order.done.done():
                 continue
             order.heard_at, order.is_accepted = now(), False
@@ -323,6 +326,7 @@ class RobotClient(Conversation):
             if order.is_doubtful:
                 await self._ask_about(order)
             else:
+                self._memory.send(order.request.id)
                 await self._send(order.request)
 
     async def _clear_up(self) -> None:

@@ -2,7 +2,7 @@
 
 Each event is a line of a journal, written before anything is sent or told. A client that is killed
 and started again with the same journal gives the outcomes of before, and goes on with the outputs
-that have not ended: it asks the robot about each of them before it sends one again.
+that have not ended: it asks the robot about each that it may have sent before it sends it again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Memory:
 
     Attributes
     ----------
-    requests, outcomes, cancelled
-        What was asked for, how it ended, and what is no longer wanted.
+    requests, outcomes, sent, cancelled
+        What was asked for, how it ended, what the robot may know, and what is no longer wanted.
 
     Raises
     ------
@@ -48,6 +48,7 @@ class Memory:
         self._device = device
         self.requests: dict[str, OutputRequest] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.sent: set[str] = set()
         self.cancelled: set[str] = set()
         self._count = 0
         self._journal = None if path is None else Journal(path)
@@ -69,10 +70,17 @@ class Memory:
         self._write("request", message=write(request).decode())
         self.requests[request.id] = request
 
+    def send(self, order_id: str) -> None:
+        """It is about to be sent; said again, it changes nothing."""
+        if order_id not in self.sent:
+            self._write("sent", id=order_id)
+            self.sent.add(order_id)
+
     def cancel(self, order_id: str) -> None:
-        """It is no longer wanted."""
-        self._write("cancel", id=order_id)
-        self.cancelled.add(order_id)
+        """It is no longer wanted; said again, it changes nothing."""
+        if order_id not in self.cancelled:
+            self._write("cancel", id=order_id)
+            self.cancelled.add(order_id)
 
     def end(self, outcome: Outcome) -> None:
         """It has ended."""
@@ -104,8 +112,9 @@ class Memory:
             found = event["schema"], event["device"]
             if found != (SCHEMA, self._device):
                 raise ValueError(f"expected {SCHEMA} of device {self._device}, got {found}")
-        elif kind == "cancel":
-            self.cancelled.add(self.requests[event["id"]].id)
+        elif kind in ("sent", "cancel"):
+            known = self.sent if kind == "sent" else self.cancelled
+            known.add(self.requests[event["id"]].id)
         else:
             self._replay_message(kind, parse(event["message"].encode()).message)
 
@@ -117,4 +126,4 @@ class Memory:
                 id=message.id, status=message.details.status, articles=message.articles
             )  # fmt: skip
         else:
-            raise ValueError(f"event: expected begin, request, cancel or end, got {kind!r}")
+            raise ValueError(f"event: expected begin, request, sent, cancel or end, got {kind!r}")

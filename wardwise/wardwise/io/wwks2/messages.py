@@ -5,8 +5,28 @@ that id, too. Each class is named as its element.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
+from wardwise.io.wwks2.base import KINDS, Message
+from wardwise.io.wwks2.base import kind as _kind
+from wardwise.io.wwks2.input_messages import (
+    InfeedInputMessage,
+    InfeedInputPackPlaceRequest,
+    InfeedInputPackPlaceResponse,
+    InfeedInputRequest,
+    InfeedInputResponse,
+    InitiateInputMessage,
+    InitiateInputRequest,
+    InitiateInputResponse,
+    InputMessage,
+    InputRequest,
+    InputResponse,
+    StockDeliveryInfoRequest,
+    StockDeliveryInfoResponse,
+    StockDeliverySetRequest,
+    StockDeliverySetResponse,
+    TaskCancelInfeedInputRequest,
+    TaskCancelInfeedInputResponse,
+)
 from wardwise.io.wwks2.parts import (
     Article,
     Box,
@@ -14,35 +34,70 @@ from wardwise.io.wwks2.parts import (
     Component,
     Configuration,
     Criteria,
-    InputComponent,
-    InputDetails,
     OutputDetails,
     SetResult,
     State,
     StockCriteria,
-    StockDelivery,
     StockLocation,
     Subscriber,
     Task,
     Unprocessed,
 )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Message:
-    """What all messages have: an id, and the numbers of the two devices (0: not said, or all)."""
-
-    id: str
-    source: int = 0
-    destination: int = 0
-
-
-KINDS: dict[str, type[Message]] = {}
-
-
-def _kind(cls: type[Any]) -> type[Any]:
-    KINDS[cls.__name__] = cls
-    return cls
+__all__ = [
+    "KINDS",
+    "ArticleInfoRequest",
+    "ArticleInfoResponse",
+    "ArticleMasterSetRequest",
+    "ArticleMasterSetResponse",
+    "ConfigurationGetRequest",
+    "ConfigurationGetResponse",
+    "HelloRequest",
+    "HelloResponse",
+    "InfeedInputMessage",
+    "InfeedInputPackPlaceRequest",
+    "InfeedInputPackPlaceResponse",
+    "InfeedInputRequest",
+    "InfeedInputResponse",
+    "InitiateInputMessage",
+    "InitiateInputRequest",
+    "InitiateInputResponse",
+    "InputMessage",
+    "InputRequest",
+    "InputResponse",
+    "KeepAliveRequest",
+    "KeepAliveResponse",
+    "Message",
+    "OutputDestinationButtonPressedMessage",
+    "OutputDestinationStateIndicationSetRequest",
+    "OutputDestinationStateIndicationSetResponse",
+    "OutputInfoRequest",
+    "OutputInfoResponse",
+    "OutputMessage",
+    "OutputRequest",
+    "OutputResponse",
+    "StatusRequest",
+    "StatusResponse",
+    "StockDeliveryInfoRequest",
+    "StockDeliveryInfoResponse",
+    "StockDeliverySetRequest",
+    "StockDeliverySetResponse",
+    "StockInfoMessage",
+    "StockInfoRequest",
+    "StockInfoResponse",
+    "StockLocationInfoRequest",
+    "StockLocationInfoResponse",
+    "TaskCancelInfeedInputRequest",
+    "TaskCancelInfeedInputResponse",
+    "TaskCancelOutputRequest",
+    "TaskCancelOutputResponse",
+    "TaskCancelRequest",
+    "TaskCancelResponse",
+    "TaskInfoRequest",
+    "TaskInfoResponse",
+    "UnprocessedMessage",
+    "response_kind",
+]  # fmt: skip
 
 
 @_kind
@@ -118,22 +173,6 @@ class ArticleMasterSetResponse(Message):
 
 @_kind
 @dataclass(frozen=True, kw_only=True)
-class StockDeliverySetRequest(Message):
-    """Deliveries to come."""
-
-    stock_deliveries: tuple[StockDelivery, ...] = ()
-
-
-@_kind
-@dataclass(frozen=True, kw_only=True)
-class StockDeliverySetResponse(Message):
-    """Whether they were taken."""
-
-    set_result: SetResult
-
-
-@_kind
-@dataclass(frozen=True, kw_only=True)
 class StockInfoRequest(Message):
     """Ask what is in stock; without criteria, for everything."""
 
@@ -155,65 +194,6 @@ class StockInfoResponse(Message):
 class StockInfoMessage(Message):
     """The stock of these articles has changed."""
 
-    articles: tuple[Article, ...] = ()
-
-
-@_kind
-@dataclass(frozen=True, kw_only=True)
-class InputRequest(Message):
-    """Ask whether a pack that the machine has scanned may be stored."""
-
-    is_new_delivery: bool = False
-    set_picking_indicator: bool = False
-    articles: tuple[Article, ...] = ()
-    input_component: InputComponent | None = None
-
-
-@_kind
-@dataclass(frozen=True, kw_only=True)
-class InputResponse(Message):
-    """It may or may not; see each pack's `Handling`."""
-
-    is_new_delivery: bool = False
-    articles: tuple[Article, ...] = ()
-
-
-@_kind
-@dataclass(frozen=True, kw_only=True)
-class InputMessage(Message):
-    """The pack is stored, or it is not."""
-
-    is_new_delivery: bool = False
-    articles: tuple[Article, ...] = ()
-    input_component: InputComponent | None = None
-
-
-@_kind
-@dataclass(frozen=True, kw_only=True)
-class InitiateInputRequest(Message):
-    """The pharmacy's side wants packs stored that lie at an input."""
-
-    is_new_delivery: bool = False
-    set_picking_indicator: bool = False
-    details: InputDetails
-    articles: tuple[Article, ...] = ()
-
-
-@_kind
-@dataclass(frozen=True, kw_only=True)
-class InitiateInputResponse(Message):
-    """Accepted or rejected."""
-
-    details: InputDetails
-    articles: tuple[Article, ...] = ()
-
-
-@_kind
-@dataclass(frozen=True, kw_only=True)
-class InitiateInputMessage(Message):
-    """Stored, or what went wrong."""
-
-    details: InputDetails
     articles: tuple[Article, ...] = ()
 
 
@@ -339,6 +319,49 @@ class StockLocationInfoResponse(Message):
     """Logical parts of the stock."""
 
     stock_locations: tuple[StockLocation, ...] = ()
+
+
+@_kind
+@dataclass(frozen=True, kw_only=True)
+class OutputDestinationStateIndicationSetRequest(Message):
+    """Switch the light at a place of output: Off, On or Blinking."""
+
+    output_destination: int
+    state: str
+
+
+@_kind
+@dataclass(frozen=True, kw_only=True)
+class OutputDestinationStateIndicationSetResponse(Message):
+    """Ok or Error, and why."""
+
+    output_destination: int
+    result: str
+    text: str = ""
+
+
+@_kind
+@dataclass(frozen=True, kw_only=True)
+class OutputDestinationButtonPressedMessage(Message):
+    """Somebody has pressed the button at a place of output."""
+
+    output_destination: int
+
+
+@_kind
+@dataclass(frozen=True, kw_only=True)
+class ArticleInfoRequest(Message):
+    """Ask the pharmacy's side what articles are."""
+
+    articles: tuple[Article, ...] = ()
+
+
+@_kind
+@dataclass(frozen=True, kw_only=True)
+class ArticleInfoResponse(Message):
+    """What they are."""
+
+    articles: tuple[Article, ...] = ()
 
 
 def response_kind(message: Message) -> type[Message] | None:

@@ -270,6 +270,22 @@ class InputDetails:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InfeedDetails:
+    """Where a feeder hands a pack over, and what has become of it.
+
+    `status` is Accepted or Rejected, Placed or Aborted, Completed or Aborted; the machine's
+    `reason` is one word such as NoSpaceInMachine.
+    """
+
+    tag: ClassVar[str] = "Details"
+
+    infeed_number: int | None = None  # told by all but feeders that give up (8.4.1.5)
+    status: str = ""
+    reason: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Box:
     """A box that packs were put into."""
 
@@ -289,12 +305,13 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class CancelTask:
-    """An output to be cancelled, or the answer."""
+    """An output, or what a feeder hands over, to be cancelled, or the answer."""
 
     tag: ClassVar[str] = "Task"
 
     id: str
     type: str = ""
+    infeed_number: int | None = None
     status: CancelStatus | None = None
 
 
