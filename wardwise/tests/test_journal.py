@@ -132,6 +132,16 @@ def test_a_crash_at_any_byte_loses_the_unfinished_line_alone(tmp_path):
         assert path.read_bytes() == data
 
 
+@pytest.mark.parametrize("text", ["a diary", "one line\nand another", '{"m":1}'])
+def test_a_file_that_is_no_journal_keeps_its_last_line(tmp_path, text):
+    """A file that is named by mistake is refused before anything is cut off."""
+    path = tmp_path / "diary.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match="expected a journal, got a last line that is not of one"):
+        Journal(path)
+    assert path.read_text() == text
+
+
 def test_a_killed_process_loses_nothing_that_was_answered(tmp_path):
     """Without any sync, every answer given before the kill is in the journal."""
     path = tmp_path / "day.jsonl"

@@ -29,6 +29,7 @@ SCHEMA = "wardwise/journal/1"
 
 _CHECKSUM = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
 _BLOCK = 65536
+_START = b'{"n":'
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _INTERVALS_S = {"never": math.inf, "always": 0.0}
 
@@ -49,6 +50,8 @@ class Journal:
     ------
     ValueError
         If `fsync` is none of these.
+    InputError
+        If what would be cut off is not the beginning of a line: the file is no journal.
     OSError
         If the file cannot be opened.
     """
@@ -63,6 +66,10 @@ class Journal:
         self._interval_s = interval_s
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._size = _end_of_last_line(self._file)
+        rest = os.pread(self._file, len(_START), self._size)
+        if rest != _START[: len(rest)]:
+            os.close(self._file)
+            raise InputError(self.path, "expected a journal, got a last line that is not of one")
         os.ftruncate(self._file, self._size)
         self._synced_s = time.monotonic()
 
