@@ -24,6 +24,7 @@ from wardwise.pharmacy.online.events import Decision, Event
 from wardwise.pharmacy.online.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -70,6 +71,11 @@ class Session:
     def num_handled(self) -> int:
         """Events that have their answer in the journal; the next one has this number."""
         return len(self._answers)
+
+    @property
+    def answers(self) -> Sequence[tuple[Event, tuple[Decision, ...]]]:
+        """Events so far with what was decided, for those who keep books of their own."""
+        return tuple(self._answers)
 
     def handle(self, event: Event, number: int | None = None) -> tuple[Decision, ...]:
         """Answer an event, once and for all.
