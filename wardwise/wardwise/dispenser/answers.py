@@ -98,7 +98,7 @@ class Answers:
                 location = parts.StockLocation(id=STOCK_LOCATION, description="the whole machine")
                 return messages.StockLocationInfoResponse(id=number, stock_locations=(location,))
         name = type(message).__name__
-        problem = f"message: expected one for a robot, got {name}"
+        problem = f"message: expected one that this robot answers, got {name}"
         raise MessageError(Reason.NOT_SUPPORTED, problem, message_id=message.id)
 
     def _self(self) -> parts.Subscriber:
