@@ -41,7 +41,7 @@ test: $(VENV)/dev.stamp ## Run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-quick: $(VENV)/dev.stamp ## Run the tests that take less than three minutes in all
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: $(VENV)/dev.stamp ## Check style and types
 	$(BIN)/ruff check .
