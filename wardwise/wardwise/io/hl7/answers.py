@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from wardwise.io.hl7.encoding import STANDARD, character_set
 from wardwise.io.hl7.errors import Code, Hl7Error
-from wardwise.io.hl7.fields import now, stamp
+from wardwise.io.hl7.fields import MAX_ID, now, stamp
 from wardwise.io.hl7.message import assembled, encoded, line
 from wardwise.io.hl7.orders import CONTROLS
 
@@ -56,7 +56,7 @@ def answer(
         charset = ""
     control = message.head.canonical(10) if message else ""
     lines = [
-        head(kind, f"A{control[:MAX_CONTROL_ID - 1]}", message, charset=charset, time=time),
+        head(kind, f"A{control[: MAX_CONTROL_ID - 1]}", message, charset=charset, time=time),
         line("MSA", {1: _verdict(refusal), 2: control or "none"}),
     ]
     if refusal:
@@ -79,7 +79,7 @@ def head(
         5: sender.canonical(3) if sender else "",
         6: sender.canonical(4) if sender else "",
         7: stamp(time or now()),
-        9: encoded(*kind) if kind[1] else encoded(kind[0]),
+        9: encoded(*kind),
         10: control,
         11: (sender.canonical(11) if sender else "") or "P",
         12: VERSION,
@@ -122,7 +122,8 @@ def _orders(message: Message, refusal: Hl7Error | None) -> Iterable[str]:
 
 def _order(segment: Segment, words: dict[str, str]) -> str:
     control = segment.text(1).upper()
-    known = {2: segment.canonical(2), 3: segment.canonical(3), 4: segment.canonical(4)}
+    found = {field: segment.canonical(field) for field in (2, 3, 4)}
+    known = {field: text for field, text in found.items() if len(text) <= MAX_ID}
     return line("ORC", {1: words[control] if control in CONTROLS else "UA", **known})
 
 

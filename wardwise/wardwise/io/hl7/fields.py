@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Meaning = TypeVar("Meaning")
 
-MAX_ID = 200
+MAX_ID = 199  # of the data type ST
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})")
 _TIME = re.compile(
     r"([0-9]{8})(?:([0-9]{2})([0-9]{2})(?:([0-9]{2})(?:\.([0-9]{1,6})[0-9]*)?)?)?"
@@ -40,7 +40,7 @@ def word(segment: Segment, field: int, component: int = 1) -> str:
     found = segment.text(field, component)
     if len(found) > MAX_ID or not found.isprintable():
         problem = f"expected at most {MAX_ID} printable characters, got {quote(found)}"
-        raise segment.error(Code.DATA_TYPE, field, problem, component)
+        raise segment.error(Code.DATA_TYPE, field, problem, component if component > 1 else 0)
     return found
 
 
