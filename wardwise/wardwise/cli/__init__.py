@@ -14,7 +14,16 @@ import typer
 from typer.exceptions import TyperException
 
 from wardwise import __version__
-from wardwise.cli import day, pharmacy, pharmacy_layout, pharmacy_robot, plan, sizing, twin
+from wardwise.cli import (
+    day,
+    pharmacy,
+    pharmacy_layout,
+    pharmacy_robot,
+    pharmacy_sim,
+    plan,
+    sizing,
+    twin,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +80,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "sequence": pharmacy.sequence_command,
     "generate-pharmacy": pharmacy.generate_command,
     "layout": pharmacy_layout.layout_command,
+    "pharmacy-sim": pharmacy_sim.simulate_command,
     "wwks2-robot": pharmacy_robot.wwks2_robot,
 }
 for _name, _function in COMMANDS.items():

@@ -88,7 +88,7 @@ class ProgressLine:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(told: str = "stopped: this is the best plan so far") -> Iterator[None]:
     """Turn the first Ctrl-C into `KeyboardInterrupt` here; a second one ends the command."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -100,7 +100,7 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            talk.print("stopped: this is the best plan so far")
+            talk.print(told)
         signal.signal(signal.SIGINT, before)
 
 

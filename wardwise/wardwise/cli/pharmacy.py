@@ -111,6 +111,9 @@ def generate_command(
     zipf: Annotated[
         float, typer.Option(min=0, max=9, help="Exponent of demand by rank; 0: all drugs alike.")
     ] = 0.0,
+    packs: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Packs of each bin; none: plenty.")
+    ] = None,
     per_hour: Annotated[
         float | None, typer.Option(min=0.01, max=99_999, help="Orders come in; none: all known.")
     ] = None,
@@ -127,7 +130,7 @@ def generate_command(
     machine = Machine(points_m=tuple((x_m, 0.0) for x_m in ends_m), num_pharmacists=pharmacists)
     day = generate_pharmacy(
         seed, num_orders=orders, max_lines=lines, machine=machine, zipf=zipf,
-        arrivals_per_hour=per_hour,
+        packs_per_bin=packs, arrivals_per_hour=per_hour,
     )  # fmt: skip
     write_pharmacy(day, target)
     num_lines = sum(len(order.lines) for order in day.orders)

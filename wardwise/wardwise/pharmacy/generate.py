@@ -26,6 +26,7 @@ def generate_pharmacy(
     machine: Machine | None = None,
     service: ServiceTime | None = None,
     zipf: float = 0.0,
+    packs_per_bin: int | None = None,
     arrivals_per_hour: float | None = None,
 ) -> PharmacyDay:
     """Fill a rack with one bin a cell and draw prescriptions.
@@ -42,6 +43,8 @@ def generate_pharmacy(
         The default ones if None.
     zipf
         Demand for the drug of rank r goes as ``r^-zipf``, at least 0; 0 makes all alike.
+    packs_per_bin
+        Packs of each bin, at least 1; None: more than a day can want.
     arrivals_per_hour
         Orders come at random at this rate, above 0, with priorities and due times; None: all are
         known at the start, routine, without due times.
@@ -61,12 +64,16 @@ def generate_pharmacy(
         raise ValueError(f"zipf: expected 0 to 10, got {zipf}")
     if arrivals_per_hour is not None and not 0 < arrivals_per_hour < 1e6:
         raise ValueError(f"arrivals_per_hour: expected a number above 0, got {arrivals_per_hour}")
+    if packs_per_bin is not None and packs_per_bin < 1:
+        raise ValueError(f"packs_per_bin: expected at least 1, got {packs_per_bin}")
     rng = np.random.default_rng(seed)
     cell = rng.permutation(num_drugs)
     bins = tuple(
         Bin(id=f"B{rank + 1:04d}", drug=f"D{rank + 1:04d}", cell=int(cell[rank]))
         for rank in range(num_drugs)
     )
+    if packs_per_bin is not None:
+        bins = tuple(replace(bin_, quantity=packs_per_bin) for bin_ in bins)
     popularity = np.arange(1, num_drugs + 1, dtype=np.float64) ** -zipf
     popularity /= popularity.sum()
     orders = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from wardwise.pharmacy.online import (
     Submit,
     Up,
 )
+from wardwise.pharmacy.staff import Desk, Staff, Stretch
 from wardwise.pharmacy.twin import ArmTwin, Disturbances
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class RunningDay:
         Shares of the time until the last order was complete.
     end_s
         That time.
+    log
+        What arm and pharmacists did, repairs and pauses among it, by the time of its end.
     """
 
     orders: tuple[Order, ...]
@@ -62,6 +65,19 @@ class RunningDay:
     people_busy: float
     down: float
     end_s: float
+    log: tuple[Stretch, ...]
+
+    @property
+    def incomplete(self) -> frozenset[str]:
+        """Orders for which the machine could not give all that it should have."""
+        manual = {
+            (order.id, line.drug) for order in self.orders for line in order.lines if line.is_manual
+        }
+        return frozenset(
+            decision.order
+            for decision in self.decisions
+            if decision.kind is Kind.HAND and (decision.order, decision.drug) not in manual
+        )
 
     def count(self, kind: Kind) -> int:
         """Decisions of a kind."""
@@ -74,7 +90,9 @@ def live_day(
     *,
     refills: Sequence[Refill] = (),
     disturbances: Disturbances | None = None,
+    staff: Staff | None = None,
     num_hand: int = 1,
+    restock_s: float | None = None,
     seed: int = 0,
     handle: Callable[[Event], tuple[Decision, ...]] | None = None,
 ) -> RunningDay:
@@ -90,8 +108,13 @@ def live_day(
         New packs with the times when they come.
     disturbances
         Breakdowns and missing packs.
+    staff
+        How pharmacists work.
     num_hand
         People who fetch manual lines, one after the other, at least 1.
+    restock_s
+        A bin that is empty is replaced by one that is as full as it was in the morning, which
+        waits at the first point so many seconds later, at least 0; None: it stays empty.
     seed
         Of all luck: an order's sorting times and missing packs are the same under every policy.
     handle
@@ -99,8 +122,11 @@ def live_day(
     """
     if num_hand < 1:
         raise ValueError(f"num_hand: expected at least 1, got {num_hand}")
+    if restock_s is not None and not restock_s >= 0:
+        raise ValueError(f"restock_s: expected at least 0, got {restock_s}")
     handle = handle or Scheduler(setup).handle
-    day = _Day(setup, orders, disturbances or Disturbances(), num_hand, seed, handle)
+    day = _Day(setup, orders, disturbances or Disturbances(), staff or Staff(), seed, handle)
+    day.hands, day.restock_s = simpy.Resource(day.env, num_hand), restock_s
     for refill in refills:
         day.env.process(day.bring(refill))
     for order in orders:
@@ -111,8 +137,9 @@ def live_day(
     return RunningDay(
         orders=tuple(orders), done_s=day.done_s, begun_s=day.begun_s,
         decisions=tuple(day.decisions), arm_busy=day.arm.busy_s / end_s,
-        people_busy=day.sorting_s / end_s / setup.machine.num_pharmacists,
+        people_busy=day.desk.sorting_s / end_s / setup.machine.num_pharmacists,
         down=day.arm.down_s / end_s, end_s=end_s,
+        log=tuple(sorted(day.log + day.desk.log, key=lambda done: done.to_s)),
     )  # fmt: skip
 
 
@@ -125,14 +152,16 @@ class _Luck:
     seed: int
     streams: dict[tuple[str, str], np.random.Generator] = field(default_factory=dict)
 
-    def draw(self, order: str, drug: str, packs: int) -> tuple[float, int]:
+    def draw(self, order: str, drug: str, packs: int, person: str) -> tuple[float, int]:
         """Seconds of sorting, and packs found."""
         key = order, drug
         if key not in self.streams:
             words = [self.seed, *f"{order}/{drug}".encode()]
             self.streams[key] = np.random.default_rng(words)
         rng, model = self.streams[key], self.setup.model
-        service = model.service(drug=drug, packs=packs) if model else self.setup.service
+        service = self.setup.service
+        if model:
+            service = model.service(drug=drug, packs=packs, person=person)
         seconds = float(service.sample((1,), rng)[0])
         return seconds, 0 if rng.random() < self.disturbances.missing else packs
 
@@ -145,7 +174,7 @@ class _Day:
         setup: Setup,
         orders: Sequence[Order],
         disturbances: Disturbances,
-        num_hand: int,
+        staff: Staff,
         seed: int,
         handle: Callable[[Event], tuple[Decision, ...]],
     ) -> None:
@@ -154,20 +183,26 @@ class _Day:
         self.arm = ArmTwin(
             self.env, setup.machine, disturbances, np.random.default_rng(seed), self.fail
         )
-        self.people = simpy.Resource(self.env, setup.machine.num_pharmacists)
+        self.desk = Desk(
+            self.env, setup.machine.num_pharmacists, staff, lambda: len(self.done_s) < len(orders)
+        )
         self.points = [simpy.Resource(self.env) for _ in setup.machine.points_m]
-        self.hands = simpy.Resource(self.env, num_hand)
+        self.hands = simpy.Resource(self.env)
         self.luck = _Luck(setup, disturbances, seed)
         self.manual_s = {
             (order.id, line.drug): line.manual_s for order in orders for line in order.lines
         }
         self.cell_of = {bin_.id: bin_.cell for bin_ in setup.bins}
+        self.bins = {bin_.id: bin_ for bin_ in setup.bins}
+        self.packs = {bin_.id: bin_.quantity for bin_ in setup.bins}
+        self.restock_s: float | None = None
         self.bell = self.env.event()
         self.listed: dict[tuple[str, str], bool] = {}
         self.done_s: dict[str, float] = {}
         self.begun_s: dict[str, float] = {}
         self.decisions: list[Decision] = []
-        self.sorting_s = 0.0
+        self.log: list[Stretch] = []
+        self.down_s = 0.0
 
     def tell(self, event: Event) -> tuple[Decision, ...]:
         """Send an event, act on what concerns people, wake the arm."""
@@ -186,13 +221,18 @@ class _Day:
 
     def bring(self, refill: Refill) -> Process:
         """New packs come in."""
-        yield self.env.timeout(refill.time_s)
-        self.cell_of[refill.bin.id] = refill.bin.cell
+        yield self.env.timeout(refill.time_s - self.env.now)
+        bin_ = refill.bin
+        self.cell_of[bin_.id], self.bins[bin_.id] = bin_.cell, bin_
+        self.packs[bin_.id] = bin_.quantity
         self.tell(refill)
 
     def fail(self, until_s: float | None) -> None:
         """The arm stands still, or goes on."""
         now_s = self.env.now
+        if until_s is None:
+            self.log.append(Stretch(who=None, what="repair", from_s=self.down_s, to_s=now_s))
+        self.down_s = now_s
         self.tell(Up(time_s=now_s) if until_s is None else Down(time_s=now_s, until_s=until_s))
 
     def drive(self) -> Process:
@@ -203,31 +243,41 @@ class _Day:
             if used[following]:
                 yield from self.arm.shift(following)
             bell = self.bell
-            decision = self.tell(Ask(time_s=self.env.now))[-1]
+            from_s = self.env.now
+            decision = self.tell(Ask(time_s=from_s))[-1]
             if decision.kind is Kind.FETCH:
                 assert decision.cell is not None
                 stored = self.cell_of[decision.stored] if decision.stored else None
                 yield from self.arm.fetch(following, decision.cell, stored)
+                self._note(decision, from_s)
                 self.env.process(self.sort(decision))
                 used[following] = True
                 following = (following + 1) % m
             elif decision.kind is Kind.REFILL:
                 assert decision.cell is not None
                 yield from self.arm.refill(decision.cell)
+                self._note(decision, from_s)
             else:
                 yield bell
 
     def sort(self, decision: Decision) -> Process:
         """A pharmacist takes the packs; at one point one after the other, as announced."""
-        assert decision.point is not None
-        with self.points[decision.point].request() as first:
+        point, taken = decision.point, 0
+        assert point is not None
+
+        def seconds_of(person: str) -> float:
+            nonlocal taken
+            seconds, taken = self.luck.draw(
+                decision.order, decision.drug, decision.quantity, person
+            )
+            return seconds
+
+        with self.points[point].request() as first:
             yield first
-            with self.people.request() as turn:
-                yield turn
-                seconds, taken = self.luck.draw(decision.order, decision.drug, decision.quantity)
-                self.sorting_s += seconds
-                yield self.env.timeout(seconds)
-            self.tell(Sorted(time_s=self.env.now, point=decision.point, taken=taken))
+            yield from self.desk.sort(
+                seconds_of, order=decision.order, drug=decision.drug, point=point
+            )
+            self.tell(Sorted(time_s=self.env.now, point=point, taken=taken))
 
     def fetch_by_hand(self, decision: Decision) -> Process:
         """Somebody walks for a line."""
@@ -243,6 +293,7 @@ class _Day:
         if decision.kind is Kind.WAIT:
             return
         self.decisions.append(decision)
+        self._count(decision)
         if decision.kind in (Kind.FETCH, Kind.KEEP, Kind.HAND):
             self.begun_s.setdefault(decision.order, decision.time_s)
         if decision.kind is Kind.KEEP:
@@ -254,3 +305,28 @@ class _Day:
                 self.env.process(self.fetch_by_hand(decision))
         elif decision.kind is Kind.DONE:
             self.done_s[decision.order] = decision.time_s
+
+    def _note(self, decision: Decision, from_s: float) -> None:
+        """Keep what the arm did for a decision."""
+        self.log.append(
+            Stretch(
+                who=None, what=decision.kind.value, from_s=from_s, to_s=self.env.now,
+                order=decision.order, drug=decision.drug, point=decision.point,
+            )
+        )  # fmt: skip
+
+    def _count(self, decision: Decision) -> None:
+        """Packs that are left by the books; an empty bin is replaced."""
+        name = decision.bin
+        before = self.packs.get(name, 0)
+        if decision.kind in (Kind.FETCH, Kind.KEEP, Kind.HAND) and name:
+            self.packs[name] -= decision.quantity
+        elif decision.kind is Kind.VOID:
+            self.packs[name] += decision.quantity
+        elif decision.kind is Kind.SHORT:
+            self.packs[name] = 0
+        if before and not self.packs[name] and self.restock_s is not None:
+            time_s = self.env.now + self.restock_s
+            old = self.bins[name]
+            new = replace(old, id=f"{name}+")
+            self.env.process(self.bring(Refill(time_s=time_s, bin=new)))

@@ -2,7 +2,8 @@
 
 Time runs from left to right and, where a day is long, on in the next row. Bars of one order have
 one colour; where the arm stands still it waits for a free point, where a pharmacist has none, for
-a bin. The drawing brings its own colours, light and dark.
+a bin. Of a lived day refills and pauses are grey, repairs red, and so is where a late order ends.
+The drawing brings its own colours, light and dark.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from wardwise.pharmacy.rack import Machine
+    from wardwise.pharmacy.running_day import RunningDay
     from wardwise.pharmacy.sequence import Completion, Plan
 
 LEFT, RIGHT, WIDTH = 104, 22, 1080
@@ -27,10 +29,11 @@ LABEL_PX = 62  # what the name of an order takes
 
 STYLE = """
 .machine { --ink: #16202a; --muted: #5a6773; --line: #d9dfe5; --paper: #ffffff;
-  --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #b8860b; --c5: #56b4e9; }
+  --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #b8860b; --c5: #56b4e9;
+  --bad: #c0232c; }
 @media (prefers-color-scheme: dark) { .machine { --ink: #e8edf2; --muted: #9eabb7;
   --line: #303c48; --paper: #19222b; --c0: #3d9bd4; --c1: #ff8a3c; --c2: #2fb98d;
-  --c3: #dc94bc; --c4: #e0b13c; --c5: #8fd0f2; } }
+  --c3: #dc94bc; --c4: #e0b13c; --c5: #8fd0f2; --bad: #ff5d64; } }
 .machine .paper { fill: var(--paper); }
 .machine text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
   fill: var(--ink); }
@@ -61,6 +64,29 @@ class Task:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """From when to when somebody works on something; for no order it has its own colour."""
+
+    who: str
+    order: str
+    what: str
+    from_s: float
+    to_s: float
+    colour: str = "--muted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """When an order is complete, in luck and bad luck, and what that tells."""
+
+    order: str
+    time_s: float
+    reach_s: tuple[float, float]
+    words: str
+    is_late: bool = False
+
+
 def tasks_of_plan(plan: Plan, machine: Machine) -> list[Task]:
     """Work of a planned sequence at its expected times."""
     return [
@@ -84,31 +110,75 @@ def draw_machine(tasks: Sequence[Task], orders: Iterable[Completion] = ()) -> st
     orders
         When they are complete, with quantiles; shown below the bars.
     """
-    end_s = max((task.sort_s[1] for task in tasks), default=1.0)
-    row_s = next((s for s in ROW_S if end_s <= ROWS * s), ROW_S[-1])
-    who = [
-        "Arm",
-        *sorted({task.lanes()[1][0] for task in tasks}, key=lambda name: (len(name), name)),
+    marks = []
+    for done in orders:
+        low_s, _, high_s = done.completed_quantiles_s
+        words = (
+            f"{done.order} complete at {minutes(done.completed_s)}, 5 to 95 %: "
+            f"{minutes(low_s)} to {minutes(high_s)}"
+        )
+        reach_s = (low_s, high_s)
+        marks.append(Mark(order=done.order, time_s=done.completed_s, reach_s=reach_s, words=words))
+    label = f"Work of arm and pharmacists on {len(tasks)} bins"
+    bars = [
+        Bar(who=who, order=task.order, what=what, from_s=from_s, to_s=to_s)
+        for task in tasks
+        for who, (from_s, to_s), what in task.lanes()
     ]
+    return _draw(bars, marks, label)
+
+
+def draw_day(day: RunningDay) -> str:
+    """SVG of a day as it was lived, with refills, repairs, pauses and late orders."""
+    bars = []
+    for done in sorted(day.log, key=lambda done: done.what == "repair"):  # on top of the rest
+        where = "" if done.point is None else f" at point {done.point + 1}"
+        what = f"{done.drug} of {done.order}{where}" if done.order else f"{done.what} {done.drug}"
+        who = "Arm" if done.who is None else f"Pharmacist {done.who + 1}"
+        colour = "--bad" if done.what == "repair" else "--muted"
+        bars.append(
+            Bar(who=who, order=done.order, what=what.strip(), from_s=done.from_s, to_s=done.to_s,
+                colour=colour)
+        )  # fmt: skip
+    marks = []
+    for order in sorted(day.orders, key=lambda order: day.done_s[order.id]):
+        done_s = day.done_s[order.id]
+        is_late = order.due_s is not None and done_s > order.due_s
+        words = (
+            f"{order.id}, {order.priority}, complete at {minutes(done_s)}, "
+            f"{minutes(done_s - order.release_s)} after it came" + (", late" if is_late else "")
+        )
+        reach_s = (done_s, done_s)
+        marks.append(
+            Mark(order=order.id, time_s=done_s, reach_s=reach_s, words=words, is_late=is_late)
+        )
+    return _draw(bars, marks, f"A day of the machine with {len(marks)} orders")
+
+
+def _draw(bars: Sequence[Bar], marks: Sequence[Mark], about: str) -> str:
+    """SVG of bars, with marks below them."""
+    end_s = max((bar.to_s for bar in bars), default=1.0)
+    row_s = next((s for s in ROW_S if end_s <= ROWS * s), ROW_S[-1])
+    people = sorted({bar.who for bar in bars} - {"Arm"}, key=lambda name: (len(name), name))
+    who = ["Arm", *people]
     height = AXIS + len(who) * (LANE + GAP) + FOOT
     num_rows = max(1, -int(-end_s // row_s))
     box = f"0 0 {WIDTH} {num_rows * (height + BETWEEN)}"
-    label = f'role="img" aria-label="Work of arm and pharmacists on {len(tasks)} bins"'
+    label = f'role="img" aria-label="{escape(about)}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="machine" viewBox="{box}" {label}>',
         f"<style>{STYLE}</style>",
         '<rect class="paper" width="100%" height="100%"/>',
     ]
-    number = {name: k for k, name in enumerate(dict.fromkeys(task.order for task in tasks))}
-    orders = tuple(orders)
+    orders = [bar.order for bar in bars if bar.order] + [mark.order for mark in marks]
+    number = {name: k for k, name in enumerate(dict.fromkeys(orders))}
     for row in range(num_rows):
         scale = _Row(start_s=row * row_s, length_s=row_s, top=row * (height + BETWEEN), who=who)
         parts += scale.frame()
-        for task in tasks:
-            colour = f"fill:var(--c{number[task.order] % NUM_COLOURS})"
-            for name, (from_s, to_s), what in task.lanes():
-                parts += scale.bar(name, from_s, to_s, what, colour)
-        parts += scale.completions(orders, number)
+        for bar in bars:
+            colour = f"--c{number[bar.order] % NUM_COLOURS}" if bar.order else bar.colour
+            parts += scale.bar(bar, f"fill:var({colour})")
+        parts += scale.marks(marks, number)
     return "\n".join([*parts, "</svg>"])
 
 
@@ -122,8 +192,8 @@ class _Row:
     who: Sequence[str]
 
     def x(self, time_s: float) -> float:
-        share = (time_s - self.start_s) / self.length_s
         """Where a moment stands, in the drawing's units."""
+        share = (time_s - self.start_s) / self.length_s
         return LEFT + min(max(share, 0.0), 1.0) * (WIDTH - LEFT - RIGHT)
 
     def y(self, name: str) -> float:
@@ -153,36 +223,33 @@ class _Row:
             parts.append(text(self.x(time_s), self.top + 15, minutes(time_s), kind="tick"))
         return parts
 
-    def bar(self, name: str, from_s: float, to_s: float, what: str, style: str) -> list[str]:
+    def bar(self, bar: Bar, style: str) -> list[str]:
         """Bar of a lane, or nothing where it lies in another row."""
-        if to_s <= self.start_s or from_s >= self.start_s + self.length_s:
+        if bar.to_s <= self.start_s or bar.from_s >= self.start_s + self.length_s:
             return []
-        left, right = self.x(from_s), self.x(to_s)
-        tip = f"{name}, {what}: {minutes(from_s)} to {minutes(to_s)}"
+        left, right = self.x(bar.from_s), self.x(bar.to_s)
+        tip = f"{bar.who}, {bar.what}: {minutes(bar.from_s)} to {minutes(bar.to_s)}"
         width = max(right - left - 0.8, 0.6)
-        box = f'x="{left:.1f}" y="{self.y(name)}" width="{width:.1f}" height="{LANE}" rx="2"'
+        box = f'x="{left:.1f}" y="{self.y(bar.who)}" width="{width:.1f}" height="{LANE}" rx="2"'
         return [f'<rect {box} style="{style}"><title>{escape(tip)}</title></rect>']
 
-    def completions(self, orders: Iterable[Completion], number: Mapping[str, int]) -> list[str]:
-        """Where orders are complete: mean, 5 to 95 %, and the name if there is room for it."""
+    def marks(self, marks: Iterable[Mark], number: Mapping[str, int]) -> list[str]:
+        """Completions with their reach, named where there is room."""
         parts, free = [], 0.0
-        for done in orders:
-            if not self.start_s < done.completed_s <= self.start_s + self.length_s:
+        for mark in marks:
+            if not self.start_s < mark.time_s <= self.start_s + self.length_s:
                 continue
-            low_s, _, high_s = done.completed_quantiles_s
-            colour = number[done.order] % NUM_COLOURS
-            at, y = self.x(done.completed_s), self.foot + 4 + 4 * (number[done.order] % 2)
-            tip = (
-                f"{done.order} complete at {minutes(done.completed_s)}, 5 to 95 %: "
-                f"{minutes(low_s)} to {minutes(high_s)}"
-            )
+            low_s, high_s = mark.reach_s
+            colour = "--bad" if mark.is_late else f"--c{number[mark.order] % NUM_COLOURS}"
+            at, y = self.x(mark.time_s), self.foot + 4 + 4 * (number[mark.order] % 2)
+            tip = f"<title>{escape(mark.words)}</title>"
             parts.append(
                 f'<path class="reach" d="M{self.x(low_s):.1f} {y}H{self.x(high_s):.1f}M{at:.1f} '
-                f'{y - 4}v8" style="stroke:var(--c{colour})"><title>{escape(tip)}</title></path>'
+                f'{y - 4}v8" style="stroke:var({colour})">{tip}</path>'
             )
             place = min(at, WIDTH - LABEL_PX / 2)
             if place - LABEL_PX / 2 >= free:
-                parts.append(text(place, self.foot + 25, done.order))
+                parts.append(text(place, self.foot + 25, mark.order))
                 free = place + LABEL_PX / 2
         return parts
 

@@ -86,6 +86,17 @@ class Policy:
             return self._due_s(order) - order.whole_work_s, level, order.number
         return -self.weights[level] / max(order.work_s, 1e-9), level, order.number
 
+    def overtaking_s(self, priority: Priority) -> float:
+        """Seconds after an order of a class from which no order that comes goes before it.
+
+        Then it waits at most for the work that came until then: it cannot starve. Infinite where
+        the rule gives no such guarantee to the class.
+        """
+        level = CLASSES.index(priority)
+        if self.rule == "ageing":
+            return self.ageing_s[level] - self.ageing_s[0]
+        return 0.0 if self.rule == "strict" and level == 0 else math.inf
+
     def reason(self, order: OpenOrder, time_s: float) -> str:
         """Why an order is next, in words."""
         asked = order.order
