@@ -79,7 +79,7 @@ def test_chain_is_as_good_as_the_best_of_all_sequences(points_m, seed, num, afte
     orders = random_orders(rng, rng.integers(1, 4 - (bins - 1), num), bins)
     costs, packed = of_cells(points_m, orders)
     m = costs.num_points
-    standing = rng.integers(0, costs.free + 1, m)
+    standing = rng.integers(0, costs.any_bin + 1, m)
     following = rng.integers(0, len(costs.cells), min(after, m))
     position = int(rng.integers(0, 2))
     found, cost = best_chain(
@@ -109,6 +109,16 @@ def test_large_orders_are_exact_too(points_m) -> None:
     found, cost = best_chain(costs, packed)
     assert sorted(found) == list(range(13))
     assert cost <= costs.of_pairs(packed.node[improve(costs, packed)]).sum() + 1e-9
+
+
+def test_an_unknown_bin_costs_the_mean() -> None:
+    """Before an order that is looked at alone, any bin may stand: the mean over all of them."""
+    for points_m in LAYOUTS.values():
+        costs, _ = of_cells(points_m, [[[3], [77]], [[400]]])
+        for point in range(costs.num_points):
+            expected = costs.pair_s[point, :3].mean(axis=0)
+            assert costs.pair_s[point, costs.any_bin] == pytest.approx(expected)
+        assert (costs.pair_s[:, costs.free] == 0).all()
 
 
 @layouts

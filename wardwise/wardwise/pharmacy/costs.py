@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class Costs:
     """Pair costs between the cells of a day.
 
-    Nodes number the cells, from 0; two nodes more can stand where a sequence starts: `empty`, an
-    empty point, and `free`, of which nothing is known and which costs nothing.
+    Nodes number the cells, from 0; three nodes more can stand where a sequence starts: `empty`, an
+    empty point; `free`, which costs nothing; and `any_bin`, of which nothing is known.
 
     Parameters
     ----------
@@ -69,8 +69,13 @@ class Costs:
 
     @property
     def free(self) -> int:
-        """Node of an unknown bin; any bin after it costs nothing."""
+        """Node after which any bin costs nothing."""
         return len(self.cells) + 1
+
+    @property
+    def any_bin(self) -> int:
+        """Node of a bin that may be any of the day's, each as likely: costs are means."""
+        return len(self.cells) + 2
 
     @property
     def is_exact(self) -> bool:
@@ -81,9 +86,9 @@ class Costs:
 
     @cached_property
     def pair_s(self) -> Floats:
-        """Cost in seconds by point, stored node and fetched node; shape (m, U + 2, U)."""
+        """Cost in seconds by point, stored node and fetched node; shape (m, U + 3, U)."""
         machine, m, size = self.machine, self.num_points, len(self.cells)
-        pair_s = np.zeros((m, size + 2, size))
+        pair_s = np.zeros((m, size + 3, size))
         # Upper half only: a cycle takes as long the other way round.
         upper = np.triu_indices(size)
         row, column = self.cells[upper[0]], self.cells[upper[1]]
@@ -93,6 +98,7 @@ class Costs:
             pair_s[point][upper] = cost_s
             pair_s[point][upper[1], upper[0]] = cost_s
             pair_s[point, size] = self._first_s(point)
+            pair_s[point, size + 2] = pair_s[point, :size].sum(axis=0) / max(1, size)
         if self.keeps_bins:
             np.fill_diagonal(pair_s[0], 0.0)
         return pair_s

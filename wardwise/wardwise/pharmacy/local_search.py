@@ -256,7 +256,7 @@ def descend_order(pair: Any, nodes: Any, whole: Any, low: int, high: int) -> Non
     Parameters
     ----------
     pair
-        Costs, shape (m, U + 2, U).
+        Costs, shape (m, U + 3, U).
     nodes
         Node of each candidate; the last is that of an empty point.
     whole

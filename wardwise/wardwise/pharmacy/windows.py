@@ -40,11 +40,12 @@ def disjoint(costs: Costs, packed: Packed, window: int = 2) -> Ints:
 
 
 def isolated(costs: Costs, packed: Packed) -> Ints:
-    """Solve each order alone, as if nothing had to be stored before: best inside, blind outside."""
-    free = [costs.free] * costs.num_points
+    """Solve each order alone, as if any bin stood at the points: best inside, blind outside."""
+    standing = [costs.any_bin] * costs.num_points
     parts, position = [], 0
     for k in range(len(packed.size)):
-        sequence, _ = best_chain(costs, packed.part(k, k + 1), standing=free, position=position)
+        part = packed.part(k, k + 1)
+        sequence, _ = best_chain(costs, part, standing=standing, position=position)
         parts.append(sequence + packed.start[k])
         position += len(sequence)
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
