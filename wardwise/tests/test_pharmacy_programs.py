@@ -103,11 +103,10 @@ def test_solvers_leave_standard_output_alone() -> None:
     assert run.stdout == "ours\n"
 
 
-@pytest.mark.parametrize("sizes", [[1, 2, 3, 4, 5] * 4], ids=["20 orders"])
-@pytest.mark.parametrize("points_m", [SAME_END, OPPOSITE], ids=["same end", "opposite ends"])
-def test_chain_of_twenty_orders_is_proven_by_highs(points_m, sizes) -> None:
+@layouts
+def test_chain_of_twenty_orders_is_proven_by_highs(points_m) -> None:
     """Sixty lines as one program: HiGHS proves the optimum that the chain found."""
-    costs, packed, _ = packed_day(points_m, sizes, seed=7)
+    costs, packed, _ = packed_day(points_m, [1, 2, 3, 4, 5] * 4, seed=7)
     solved = solve_program(costs, packed)
     assert solved.is_optimal
     assert solved.cost_s == pytest.approx(best_chain(costs, packed)[1], abs=1e-6)
