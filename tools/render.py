@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES = ("README.md", "wardwise/README.md", "weightwise/README.md", "docs/**/*.md")
-BLOCK = re.compile(r"<!-- (results|imports):([\w *-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (results|imports):([\w *.-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
 def main(arguments: list[str]) -> int:
