@@ -18,6 +18,7 @@ from wardwise.cli import (
     day,
     pharmacy,
     pharmacy_layout,
+    pharmacy_orders,
     pharmacy_robot,
     pharmacy_sim,
     plan,
@@ -80,6 +81,8 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "sequence": pharmacy.sequence_command,
     "generate-pharmacy": pharmacy.generate_command,
     "layout": pharmacy_layout.layout_command,
+    "orders": pharmacy_orders.orders_command,
+    "hl7-listen": pharmacy_orders.hl7_listen,
     "pharmacy-sim": pharmacy_sim.simulate_command,
     "wwks2-robot": pharmacy_robot.wwks2_robot,
 }

@@ -59,7 +59,7 @@ class OrderList:
 
     def __init__(self, save: Callable[[Iterable[Order]], object] | None = None) -> None:
         self.orders: dict[str, Order] = {}
-        self._save = save
+        self.save = save
 
     def has(self, order: str) -> bool:
         """Whether an order is on the list."""
@@ -87,8 +87,8 @@ class OrderList:
         self._change({name: one for name, one in self.orders.items() if name != order})
 
     def _change(self, orders: dict[str, Order]) -> None:
-        if self._save:
-            self._save(orders.values())
+        if self.save:
+            self.save(orders.values())
         self.orders = orders
 
 
