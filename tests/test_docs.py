@@ -68,6 +68,15 @@ def test_example_prints_what_the_docs_show(path):
     assert run.stdout == path.with_suffix(".txt").read_text(encoding="utf-8")
 
 
+def test_figures_of_the_pharmacy_are_current(tmp_path):
+    """The drawings of the tutorial are those that its commands make."""
+    script = ROOT / "docs" / "examples" / "wardwise_pharmacy.py"
+    subprocess.run([sys.executable, script, tmp_path], capture_output=True, check=True)
+    drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
+    kept = (ROOT / "docs" / "wardwise").glob("pharmacy-*.svg")
+    assert drawn == {path.name: path.read_bytes() for path in kept}
+
+
 def test_there_are_examples_of_both_libraries():
     """The comparison above would pass on an empty folder."""
     assert {path.stem.split("_")[0] for path in EXAMPLES} == set(PACKAGES)

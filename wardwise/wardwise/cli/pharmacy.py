@@ -119,12 +119,14 @@ def generate_command(
     ] = None,
     seed: Seed = 1,
     output: Annotated[
-        Path | None, typer.Option(help="Day to write; none: pharmacy-ORDERS-seedSEED.json, here.")
+        Path | None,
+        typer.Option(help="JSON or folder to write; none: pharmacy-ORDERS-seedSEED.json, here."),
     ] = None,
 ) -> None:
     """Fill a dispensing machine and draw a day of prescriptions for it."""
     target = output or Path(f"pharmacy-{orders}-seed{seed}.json")
-    require_writable(target)
+    if not target.is_dir():
+        require_writable(target)
     rack = Machine().rack
     ends_m = {"1": (0.0,), "2": (0.0, 0.0), "2-opposite": (0.0, rack.width_m)}[points]
     machine = Machine(points_m=tuple((x_m, 0.0) for x_m in ends_m), num_pharmacists=pharmacists)

@@ -306,7 +306,7 @@ def _table(file: Path, rule: str, days: ManyDays) -> Table:
 
 def _comparison(policies: dict[str, ManyDays]) -> Table:
     """Mean, 95 % and late share of each class under each policy."""
-    title = "Policies, with the same luck: mean / 95 % of minutes until complete / % late"
+    title = "Policies, with the same luck: minutes until complete, mean/95 %, /% late"
     table = Table(
         title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True
     )
@@ -318,7 +318,7 @@ def _comparison(policies: dict[str, ManyDays]) -> Table:
         for own in days.classes:
             mean, high = own.flow_s.mean / 60, own.flow_quantiles_s[-1].mean / 60
             late = f"{100 * own.late.mean:.1f}" if own.late else "–"
-            cells.append(f"{mean:.1f} / {high:.1f} / {late}")
+            cells.append(f"{mean:.1f}/{high:.1f}/{late}")
         table.add_row(rule, *cells)
     return table
 
