@@ -104,7 +104,7 @@ def _against(
     stem, peer = f"program_{name}_{solver.replace('-', '')}", peer_of(package)
     off_s = abs(solved.cost_s - least_s)
     yield row(f"{stem}_difference", off_s, "s", ("<=", DIFFERENCE_S), peer=peer, detail=detail)
-    yield row(f"{stem}_times_longer", taken_s / ours_s, "x", (">", 1.0), peer=peer, detail=detail)
+    yield row(f"{stem}_times_longer", taken_s / ours_s, "x", (">=", 1.0), peer=peer, detail=detail)
 
 
 def _solve(points_m: tuple[tuple[float, float], ...], orders: list[list[list[int]]]) -> float:
