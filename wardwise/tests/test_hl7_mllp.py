@@ -289,6 +289,27 @@ def test_sender_gets_each_message_across_a_bad_line():
     assert len(orders.orders) == 20
 
 
+def test_clean_line_needs_one_try_and_leaves_nothing_in_the_log(caplog):
+    """A hundred messages in a row: nothing is repeated, and no answer is refused."""
+    caplog.set_level("INFO", "wardwise.dispenser")
+    taker, orders = intake()
+
+    async def work():
+        async with (
+            Listener(taker.answer) as listener,
+            Sender("127.0.0.1", await listener.start()) as sender,
+            asyncio.timeout(30),
+        ):
+            for k in range(100):
+                message = rde(f"M{k}", ("NW", f"O{k}", f"G{k}", "D1", 1))
+                assert await sender.send(message) == ("AA", "")
+            assert (sender.num_repeats, listener.num_messages) == (0, 100)
+
+    asyncio.run(work())
+    assert len(orders.orders) == 100
+    assert caplog.text == ""
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 3))
 def test_noise_never_raises_and_is_always_answered(data, cut):

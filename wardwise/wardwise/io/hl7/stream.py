@@ -16,7 +16,6 @@ from wardwise.io.hl7.message import MAX_BYTES
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
 
 START, END = b"\x0b", b"\x1c\r"
 _FIRST = re.compile(rb"(?:\A|[\r\n\x0b\x1c])[ \t]*(?=MSH)")
@@ -62,41 +61,43 @@ class Splitter:
         """Bytes of a message that is not complete."""
         return len(self._kept)
 
-    def feed(self, data: bytes) -> Iterator[bytes | Hl7Error]:
+    def feed(self, data: bytes) -> list[bytes | Hl7Error]:
         """Take bytes, give each message that is complete, or why one was refused."""
+        found: list[bytes | Hl7Error] = []
         for part in re.split(rb"([\x0b\x1c])", data):
             if part == START:
-                yield from self._begin()
+                found += self._begin()
             elif part == END[:1]:
-                yield from self._end()
+                found += self._end()
             elif part:
-                yield from self._keep(part)
+                found += self._keep(part)
+        return found
 
-    def _begin(self) -> Iterator[Hl7Error]:
-        if self._is_inside and not self._is_passing:
-            yield Hl7Error(Code.SEGMENT_SEQUENCE, "expected the end of a frame, got a new one")
+    def _begin(self) -> list[Hl7Error]:
+        is_cut_off = self._is_inside and not self._is_passing
         self._kept.clear()
         self._is_inside, self._is_passing = True, False
+        problem = "expected the end of a frame, got a new one"
+        return [Hl7Error(Code.SEGMENT_SEQUENCE, problem)] if is_cut_off else []
 
-    def _end(self) -> Iterator[bytes]:
-        if self._is_inside and not self._is_passing:
-            yield bytes(self._kept)
-        elif not self._is_inside:
-            self.num_noise += 1
+    def _end(self) -> list[bytes]:
+        self.num_noise += not self._is_inside
+        found = [bytes(self._kept)] if self._is_inside and not self._is_passing else []
         self._kept.clear()
         self._is_inside = self._is_passing = False
+        return found
 
-    def _keep(self, part: bytes) -> Iterator[Hl7Error]:
+    def _keep(self, part: bytes) -> list[Hl7Error]:
         if not self._is_inside:
             self.num_noise += len(part.strip(b"\r\n"))
         elif not self._is_passing:
             if len(self._kept) + len(part) <= self._max_bytes:
                 self._kept += part
-                return
+                return []
             self._kept.clear()
             self._is_passing = True
-            problem = f"expected at most {self._max_bytes} bytes, got more"
-            yield Hl7Error(Code.DATA_TYPE, problem)
+            return [Hl7Error(Code.DATA_TYPE, f"expected at most {self._max_bytes} bytes, got more")]
+        return []
 
 
 def split_file(path: str | os.PathLike[str]) -> tuple[bytes, ...]:
