@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 
@@ -133,6 +134,16 @@ def test_nothing_but_refusals_writes_no_file(run, tmp_path):
     (tmp_path / "a.hl7").write_text("MSH|^~\\&|A\rPID|1\r")
     assert run("orders", "a.hl7").code == 1
     assert not (tmp_path / "orders.csv").exists()
+
+
+def test_second_listener_leaves_the_table_of_the_first_alone(run, tmp_path):
+    """The port is taken: exit code 2, and nothing is written."""
+    (tmp_path / "orders.csv").write_text("theirs")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = run("hl7-listen", "--port", str(taken.getsockname()[1]))
+    assert (result.code, result.out) == (2, "")
+    assert "address already in use" in result.err.lower()
+    assert (tmp_path / "orders.csv").read_text() == "theirs"
 
 
 def listen(folder):

@@ -110,8 +110,6 @@ def hl7_listen(
     day = read_pharmacy(bins) if bins else None
     prescriptions = _prescriptions(sink, _midnight(day_start) or today, day, manual_s)
     intake = Intake(sink, prescriptions, journal=journal)
-    sink.save = lambda orders: write_text(output, format_orders(orders))
-    sink.save(sink.orders.values())
 
     def started(number: int) -> None:
         if as_json:
@@ -123,7 +121,11 @@ def hl7_listen(
 
     async def listen() -> None:
         async with Listener(intake.answer) as listener:
-            started(await listener.start(host, port))
+            number = await listener.start(host, port)
+            # Not before: the table may be that of a listener that runs already.
+            sink.save = lambda orders: write_text(output, format_orders(orders))
+            sink.save(sink.orders.values())
+            started(number)
             await asyncio.Event().wait()
 
     try:
