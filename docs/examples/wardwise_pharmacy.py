@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 os.environ["COLUMNS"] = "80"  # tables do not depend on the window
@@ -31,7 +32,7 @@ STEPS = {
 
 def run(command: str) -> None:
     """One command as at a terminal."""
-    print(f"$ wardwise {command}", flush=True)
+    print(" \\\n".join(textwrap.wrap(f"$ wardwise {command}", 78, subsequent_indent="    ")))
     sys.argv = ["wardwise", *shlex.split(command)]
     try:
         main()

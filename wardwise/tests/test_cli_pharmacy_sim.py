@@ -115,9 +115,9 @@ def test_table_shows_the_figures(run, day: str):
         assert row[3] == f"{own['flow_s']['mean'] / 60:.1f}"
     assert [own["name"] for own in found["policies"]["ageing"]["classes"]] == CLASSES
     assert done.out.count("±  ") == len(CLASSES)
-    assert "60 minutes after a routine order does not go before it" in done.out
+    assert "60 minutes after a routine order does not go before it" in " ".join(done.out.split())
     assert found["guarantee_s"] == {"stat": 0.0, "urgent": 900.0, "routine": 3600.0}
-    assert all(len(line) <= 80 for line in done.out.splitlines()[:12])
+    assert all(len(line) <= 80 for line in done.out.splitlines())
 
 
 def test_policies_meet_the_same_luck(run, day: str):

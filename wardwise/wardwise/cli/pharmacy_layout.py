@@ -110,7 +110,8 @@ def layout_command(
         print(json.dumps({**document, "written": written}, indent=2))
     else:
         out.print(_table(file, found, day.machine.arm))
-        print(*found.sentences, sep="\n")
+        for sentence in found.sentences:
+            out.print(sentence, soft_wrap=False)
         print_written(written)
     return 1 if promise and found.best is None else 0
 

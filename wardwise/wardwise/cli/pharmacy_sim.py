@@ -263,12 +263,13 @@ def _tell(
         print(json.dumps({**document, "written": written}, indent=2))
         return
     out.print(_table(file, rule, days))
-    print(
-        f"arm busy {_percent(days.arm_busy)}, under repair {_percent(days.down)}; "
-        f"pharmacists busy {_percent(days.people_busy)}; "
-        f"{days.repairs.mean:.1f} repairs and {days.refills.mean:.1f} refills a day"
+    shares = (
+        f"Arm busy {_percent(days.arm_busy)}, under repair {_percent(days.down)}; pharmacists busy "
+        f"{_percent(days.people_busy)}; {days.repairs.mean:.1f} repairs and "
+        f"{days.refills.mean:.1f} refills a day."
     )
-    print(_guarantee(world.under(rule).policy))
+    for sentence in (shares, _guarantee(world.under(rule).policy)):
+        out.print(sentence, soft_wrap=False)
     if len(found) > 1:
         out.print(_comparison({name: figures for name, (figures, _) in found.items()}))
     for name, target in written.items():
@@ -327,14 +328,14 @@ def _guarantee(policy: Policy) -> str:
     """Whether anybody may wait without end, in words."""
     urgent_min, routine_min = (policy.overtaking_s(p) / 60 for p in list(Priority)[1:])
     if policy.rule == "strict":
-        return "strict: while more urgent orders come, routine ones wait without limit"
+        return "Strict: while more urgent orders come, routine ones wait without limit."
     if policy.rule == "slack":
-        return "slack: least time to spare is first, whatever the class; late ones add up"
+        return "Slack: least time to spare is first, whatever the class; late orders add up."
     if policy.rule == "weighted":
-        return "weighted: while short orders come, long ones wait without limit"
+        return "Weighted: while short orders come, long ones wait without limit."
     return (
-        f"ageing: what comes {routine_min:g} minutes after a routine order does not go before it, "
-        f"nor {urgent_min:g} minutes after an urgent one"
+        f"Ageing: what comes {routine_min:g} minutes after a routine order does not go before it, "
+        f"nor {urgent_min:g} minutes after an urgent one."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class RunningDay:
     end_s: float
     log: tuple[Stretch, ...]
 
-    @property
+    @cached_property
     def incomplete(self) -> frozenset[str]:
         """Orders for which the machine could not give all that it should have."""
         manual = {
