@@ -7,7 +7,7 @@ from wardwise.io.prescriptions import first_midnight, order_of
 
 RDE = r"""
 MSH|^~\&|CPOE|HOSPITAL|ROBOT|PHARMACY|20260302081500||RDE^O11^RDE_O11|4711|P|2.5.1
-PID|||P1^^^HOSPITAL||Doe^Jane
+PID|||P1^^^HOSPITAL
 PV1||I|W3^12^1
 ORC|NW|A1^CPOE||RX77
 RXE|1|AMOX500^Amoxicillin|1||TAB|||||20|TAB|||||||||||||||||10|TAB

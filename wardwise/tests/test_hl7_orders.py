@@ -19,7 +19,7 @@ NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
 HEAD = "MSH|^~\\&|CPOE|HOSP|ROBOT|PHARM|20260302081500||RDE^O11^RDE_O11|M1|P|2.5.1"
 RXE = "RXE|1|{drug}|1||TAB|||||{amount}|{unit}|||||||||||||||||{size}|{size_unit}"
 GOOD = (
-    HEAD, "PID|||P1^^^HOSP||Muster^Erika", "PV1||I|W3^12^1", "ORC|NW|O1^CPOE||G1",
+    HEAD, "PID|||P1^^^HOSP||NAME^GIVEN", "PV1||I|W3^12^1", "ORC|NW|O1^CPOE||G1",
     RXE.format(drug="AMOX", amount=20, unit="TAB", size=10, size_unit="TAB"),
     "TQ1|||||||20260302090000|20260302120000|S", "RXR|PO",
 )  # fmt: skip
@@ -32,7 +32,7 @@ def built():
     message.msh.msh_7, message.msh.msh_10 = "20260302081500+0100", "M1"
     message.msh.msh_9 = "RDE^O11^RDE_O11"
     patient = message.add_group("RDE_O11_PATIENT")
-    patient.pid.pid_3, patient.pid.pid_5 = "P1^^^HOSP", "Muster^Erika"
+    patient.pid.pid_3, patient.pid.pid_5 = "P1^^^HOSP", "NAME^GIVEN"
     patient.rde_o11_patient_visit.pv1.pv1_2, patient.rde_o11_patient_visit.pv1.pv1_3 = "I", "W3^12"
     for number, (drug, urgency) in enumerate((("AMOX^Amoxicillin", "R"), ("MORPH", "S~R")), 1):
         order = message.add_group("RDE_O11_ORDER")
