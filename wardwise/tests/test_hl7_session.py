@@ -208,7 +208,9 @@ def test_orders_are_refused_as_a_whole(day):
     assert not day.desk.session.scheduler.state.orders
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "seed", [*range(4), *(pytest.param(k, marks=pytest.mark.slow) for k in range(4, 12))]
+)
 def test_whatever_happens_each_open_line_gets_its_packs_once(tmp_path, seed):
     """New, changed, held, released and cancelled lines, short bins, recalls, refills, restarts.
 
