@@ -44,7 +44,7 @@ def main() -> int:
     for name in wanted:
         print(name, file=sys.stderr)
         for row in PARTS[name](is_quick=options.quick):
-            print(json.dumps(row), flush=True)
+            print(json.dumps({"system": SYSTEM, **row}), flush=True)
     return 0
 
 

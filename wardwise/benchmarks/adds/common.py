@@ -32,7 +32,7 @@ def row(
 ) -> Row:
     """One measurement."""
     return {
-        "system": "pharmacy", "name": name, "value": float(f"{value:.6g}"), "unit": unit,
+        "name": name, "value": float(f"{value:.6g}"), "unit": unit,
         "goal": goal, "peer": peer, "detail": detail or {}, "seed": SEED,
     }  # fmt: skip
 
