@@ -175,11 +175,15 @@ def test_new_packs_spare_the_walk(run, day: str, tmp_path: Path):
 def test_expired_packs_are_left_in(run, tmp_path: Path):
     """With a date, an expired bin is no bin: its order is served by hand."""
     day = generate_pharmacy(2, num_orders=3)
-    old = replace(day, bins=tuple(replace(b, expiry=date(2026, 3, 1)) for b in day.bins))
+    old = replace(day, bins=tuple(replace(b, lot="L", expiry=date(2026, 3, 1)) for b in day.bins))
     write_pharmacy(old, tmp_path / "old.json")
     for today, share in (("2026-03-01", 0.0), ("2026-03-02", 1.0)):
         found = answer(run, "old.json", "--days", "1", "--today", today)["policies"]["ageing"]
         assert found["classes"][0]["incomplete"]["mean"] == share
+    drugs = {line.drug for order in day.orders for line in order.lines}
+    recalls = [word for drug in drugs for word in ("--recall", f"{drug},L,0")]
+    recalled = answer(run, "old.json", "--days", "1", *recalls)["policies"]["ageing"]
+    assert recalled["classes"][0]["incomplete"]["mean"] == 1.0
     strict = answer(run, "old.json", "--days", "1", "--today", "2026-03-01", "--min-days", "1")
     assert strict["policies"]["ageing"]["classes"][0]["incomplete"]["mean"] == 1.0
 
@@ -268,6 +272,8 @@ def test_figure_shows_the_first_day(run, day: str, tmp_path: Path):
         ("pharmacy-sim day.json --policy fair", "--policy: expected one of strict, ageing, slack"),
         ("pharmacy-sim day.json --ageing 1,2", "--ageing: expected three numbers of minutes"),
         ("pharmacy-sim day.json --ageing 9,2,1", "policy: ageing_s: expected three numbers"),
+        ("pharmacy-sim day.json --recall D0001", "--recall: expected DRUG,LOT,MINUTES"),
+        ("pharmacy-sim day.json --recall D0001,L,-1", "--recall: expected DRUG,LOT,MINUTES"),
         ("pharmacy-sim day.json --days 0", "--days"),
         ("pharmacy-sim day.json --mtbf 0", "--mtbf"),
         ("pharmacy-sim day.json --missing 101", "--missing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from itertools import pairwise
 
 import numpy as np
@@ -10,8 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wardwise.pharmacy.generate import generate_pharmacy
-from wardwise.pharmacy.online import Kind, Policy, Setup
-from wardwise.pharmacy.problem import Line, Order, Priority
+from wardwise.pharmacy.online import (
+    Decision,
+    Event,
+    Kind,
+    Policy,
+    Recall,
+    Scheduler,
+    Setup,
+    Sorted,
+)
+from wardwise.pharmacy.problem import Bin, Line, Order, Priority
 from wardwise.pharmacy.rack import Machine
 from wardwise.pharmacy.running_day import RunningDay, live_day
 from wardwise.pharmacy.service_model import ServiceModel, ServiceRecord, fit_service_model
@@ -200,6 +210,46 @@ def test_the_log_tells_a_possible_day() -> None:
             assert before.to_s <= after.from_s + 1e-9
     sorting_s = sum(done.to_s - done.from_s for done in lived.log if done.what == "sort")
     assert lived.people_busy == pytest.approx(sorting_s / lived.end_s / 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.floats(0, 900))
+def test_a_recall_stops_a_lot_at_once(seed: int, num_points: int, recall_s: float) -> None:
+    """From its moment nothing of the lot is counted as sorted, and all orders get other packs."""
+    rng = np.random.default_rng(seed)
+    bins = tuple(
+        Bin(id=f"{drug}{lot}", drug=drug, cell=int(cell), lot=lot, quantity=200)
+        for (drug, lot), cell in zip(
+            [(drug, lot) for drug in "ABC" for lot in ("old", "new")], rng.permutation(600)[:6],
+            strict=True,
+        )
+    )  # fmt: skip
+    orders = [
+        Order(id=f"o{k}", lines=tuple(
+            Line(drug=str(drug), quantity=int(rng.integers(1, 4)))
+            for drug in rng.choice(list("ABC"), int(rng.integers(1, 4)), replace=False)
+        ), release_s=float(rng.uniform(0, 900)))
+        for k in range(25)
+    ]  # fmt: skip
+    machine = Machine(points_m=((0.0, 0.0),) * num_points)
+    setup = Setup(machine=machine, bins=bins, today=date(2026, 3, 1))
+    recalls = [Recall(time_s=recall_s, drug=drug, lot="old") for drug in "AB"]
+    trouble = Disturbances(mtbf_s=500.0, mttr_s=100.0, missing=0.05)
+    scheduler = Scheduler(setup)
+    counted: list[tuple[float, str]] = []
+
+    def handle(event: Event) -> tuple[Decision, ...]:
+        if isinstance(event, Sorted):
+            name = scheduler.state.places[event.point].picks
+            counted.extend((event.time_s, pick.slot.bin.id) for pick in name[:1])
+        return scheduler.handle(event)
+
+    lived = live_day(setup, orders, recalls=recalls, disturbances=trouble, seed=seed, handle=handle)
+    assert set(lived.done_s) == {order.id for order in orders}
+    assert all(name not in ("Aold", "Bold") for time_s, name in counted if time_s > recall_s)
+    for decision in lived.decisions:
+        if decision.kind in (Kind.FETCH, Kind.KEEP) and decision.time_s > recall_s:
+            assert decision.bin not in ("Aold", "Bold")
 
 
 @pytest.mark.parametrize(

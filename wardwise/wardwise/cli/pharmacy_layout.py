@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from wardwise.pharmacy.layout import LayoutFigures
     from wardwise.pharmacy.layout_check import SimulatedFigures
     from wardwise.pharmacy.problem import PharmacyDay
-    from wardwise.pharmacy.rack import Arm
+    from wardwise.pharmacy.rack import Machine
     from wardwise.pharmacy.service_time import ServiceTime
     from wardwise.pharmacy.stats import Interval
 
 SCHEMA = "wardwise/layout-advice/1"
+OWN = "*"  # the row of the machine as it is
 
 PerHour = Annotated[
     float | None, typer.Option(min=0.01, max=99_999, help="Orders an hour; none: as in FILE.")
@@ -109,7 +110,7 @@ def layout_command(
     if as_json:
         print(json.dumps({**document, "written": written}, indent=2))
     else:
-        out.print(_table(file, found, day.machine.arm))
+        out.print(_table(file, found, day.machine))
         for sentence in found.sentences:
             out.print(sentence, soft_wrap=False)
         print_written(written)
@@ -137,13 +138,15 @@ def _demand(file: Path, day: PharmacyDay, per_hour: float | None) -> Demand:
         raise ValueError(f"{file}: expected orders for two bins or more ({error})") from error
 
 
-def _table(file: Path, found: Advice, arm: Arm) -> Table:
+def _table(file: Path, found: Advice, own: Machine) -> Table:
     title = (
         f"{file}: {found.orders_per_hour:.1f} orders and {found.bins_per_hour:.0f} bins an hour\n"
         "Capacity, saving a bin, % of the time busy, and minutes until an order is complete"
     )
+    if any(figures.layout.machine == own for figures in found.figures):
+        title += f"\n{OWN} as in the file"
     if found.simulated:
-        title += "\nBelow each: the same from simulated days, ± half of the 95 % interval"
+        title += "\nBelow each the same from simulated days, ± half of the 95 % interval"
     table = Table(
         title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True
     )
@@ -156,21 +159,21 @@ def _table(file: Path, found: Advice, arm: Arm) -> Table:
     one = found.figures[0]
     for number, figures in enumerate(found.figures):
         style = "bold" if number == found.best else ""
-        table.add_row(*_cells(figures, one, arm), style=style)
+        table.add_row(*_cells(figures, one, own), style=style)
         if found.simulated:
             for row in _simulated(found.simulated[number], figures, found.simulated[0]):
                 table.add_row(*row, style="dim")
     return table
 
 
-def _cells(figures: LayoutFigures, one: LayoutFigures, arm: Arm) -> tuple[str, ...]:
+def _cells(figures: LayoutFigures, one: LayoutFigures, own: Machine) -> tuple[str, ...]:
     """One layout by formula."""
     times = ["full"] + 3 * ["–"]
     if figures.flow:
         seconds = (figures.flow.flow_s, *figures.flow.flow_quantiles_s[:3])
         times = [f"{value / 60:.1f}" for value in seconds]
     return (
-        _points(figures.layout, arm),
+        _points(figures.layout, own),
         f"{figures.layout.machine.num_pharmacists}",
         f"{figures.bins_per_hour:.0f}",
         f"{figures.orders_per_hour:.0f}",
@@ -181,18 +184,18 @@ def _cells(figures: LayoutFigures, one: LayoutFigures, arm: Arm) -> tuple[str, .
     )
 
 
-def _points(layout: Layout, arm: Arm) -> str:
+def _points(layout: Layout, own: Machine) -> str:
     """A layout in few words."""
     machine = layout.machine
     words = str(machine.num_points)
     if machine.num_points > 1:
         words += " opposite" if len(set(machine.points_m)) > 1 else " same end"
-    factor = machine.arm.speed_x_mps / arm.speed_x_mps
+    factor = machine.arm.speed_x_mps / own.arm.speed_x_mps
     if abs(factor - 1) > 1e-9:
         words += f", {factor:g} x"
     if layout.dwell_m:
         words += ", dwell {:g},{:g}".format(*layout.dwell_m)
-    return words
+    return f"{words} {OWN}" if machine == own and layout.dwell_m is None else words
 
 
 def _simulated(

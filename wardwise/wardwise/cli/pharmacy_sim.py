@@ -24,7 +24,7 @@ from wardwise.io.files import write_text
 from wardwise.io.pharmacy import read_pharmacy
 from wardwise.io.pharmacy_logs import read_refills, read_service_log
 from wardwise.pharmacy.many_days import LEVELS, live_many
-from wardwise.pharmacy.online import Policy, Session, Setup, StockRules
+from wardwise.pharmacy.online import Policy, Recall, Session, Setup, StockRules
 from wardwise.pharmacy.online.policy import RULES
 from wardwise.pharmacy.problem import Priority
 from wardwise.pharmacy.running_day import live_day
@@ -55,6 +55,9 @@ Mttr = Annotated[float, typer.Option(min=0.01, help="Mean minutes of a repair.")
 Missing = Annotated[float, typer.Option(min=0, max=100, help="Bins that turn out empty, per cent.")]
 Refills = Annotated[
     Path | None, typer.Option(help="CSV of new packs: time and the columns of bins.csv.")
+]
+Recalls = Annotated[
+    list[str] | None, typer.Option("--recall", help="DRUG,LOT,MINUTES of a recall; repeatable.")
 ]
 Restock = Annotated[
     float | None, typer.Option(min=0, help="Minutes until an empty bin is replaced; none: never.")
@@ -94,6 +97,7 @@ def simulate_command(
     missing: Missing = 0.0,
     refills: Refills = None,
     restock: Restock = None,
+    recall: Recalls = None,
     hands: Hands = 1,
     service_log: ServiceLog = None,
     persons: Persons = "",
@@ -112,10 +116,9 @@ def simulate_command(
     """Live days of FILE as its orders come in: priorities, breakdowns, missing packs, refills."""
     for path in (journal, output, figure):
         require_writable(path)
-    chosen = _policy(policy, ageing)
     day = read_pharmacy(file)
     setup = Setup(
-        machine=day.machine, bins=day.bins, service=day.service, policy=chosen,
+        machine=day.machine, bins=day.bins, service=day.service, policy=_policy(policy, ageing),
         rules=StockRules(tolerance_days=fefo_tolerance, min_remaining_days=min_days),
         today=today.date() if today else None,
         model=read_service_log(service_log) if service_log else None,
@@ -123,8 +126,8 @@ def simulate_command(
     world = _World(
         setup=setup, orders=day.orders, staff=_staff(persons, fatigue, pause_every, pause),
         trouble=Disturbances(mtbf_s=mtbf * HOUR_S, mttr_s=60 * mttr, missing=missing / 100),
-        num_hand=hands,
         refills=read_refills(refills, day.machine.rack) if refills else (),
+        recalls=tuple(map(_recall, recall or ())), num_hand=hands,
         restock_s=None if restock is None else 60 * restock,
     )  # fmt: skip
     rules = [policy, *(rule for rule in RULES if rule != policy)] if compare else [policy]
@@ -142,6 +145,7 @@ class _World:
     setup: Setup
     orders: tuple[Order, ...]
     refills: tuple[Refill, ...]
+    recalls: tuple[Recall, ...]
     trouble: Disturbances
     staff: Staff
     num_hand: int
@@ -154,9 +158,9 @@ class _World:
 
         def live(number: int, seed: int) -> RunningDay:
             return live_day(
-                self.under(rule), self.orders, refills=self.refills, disturbances=self.trouble,
-                staff=self.staff, num_hand=self.num_hand, restock_s=self.restock_s, seed=seed,
-                handle=handle if number == 0 else None,
+                self.under(rule), self.orders, refills=self.refills, recalls=self.recalls,
+                disturbances=self.trouble, staff=self.staff, num_hand=self.num_hand,
+                restock_s=self.restock_s, seed=seed, handle=handle if number == 0 else None,
             )  # fmt: skip
 
         return live
@@ -164,6 +168,17 @@ class _World:
     def under(self, rule: str) -> Setup:
         """The morning, with another policy."""
         return replace(self.setup, policy=replace(self.setup.policy, rule=rule))
+
+
+def _recall(text: str) -> Recall:
+    """From drug, lot and minutes."""
+    words = text.split(",")
+    try:
+        drug, lot, minutes = words
+        return Recall(time_s=60 * float(minutes), drug=drug, lot=lot)
+    except ValueError:
+        expected = "DRUG,LOT,MINUTES as in D0001,L7,90"
+        raise ValueError(f"--recall: expected {expected}, got {text!r}") from None
 
 
 def _staff(persons: str, fatigue: float, pause_every: float, pause: float) -> Staff:

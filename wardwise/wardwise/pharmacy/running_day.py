@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from wardwise.pharmacy.online import (
     Event,
     HandDone,
     Kind,
+    Recall,
     Refill,
     Scheduler,
     Setup,
@@ -90,6 +92,7 @@ def live_day(
     orders: Sequence[Order],
     *,
     refills: Sequence[Refill] = (),
+    recalls: Sequence[Recall] = (),
     disturbances: Disturbances | None = None,
     staff: Staff | None = None,
     num_hand: int = 1,
@@ -105,8 +108,8 @@ def live_day(
         Machine, bins, policy.
     orders
         Each comes in at its release.
-    refills
-        New packs with the times when they come.
+    refills, recalls
+        New packs, and lots that must not be handed out, with the times when that happens.
     disturbances
         Breakdowns and missing packs.
     staff
@@ -130,6 +133,8 @@ def live_day(
     day.hands, day.restock_s = simpy.Resource(day.env, num_hand), restock_s
     for refill in refills:
         day.env.process(day.bring(refill))
+    for recall in recalls:
+        day.env.process(day.hear(recall))
     for order in orders:
         day.env.process(day.come(order))
     day.env.process(day.drive())
@@ -198,7 +203,8 @@ class _Day:
         self.packs = {bin_.id: bin_.quantity for bin_ in setup.bins}
         self.restock_s: float | None = None
         self.bell = self.env.event()
-        self.listed: dict[tuple[str, str], bool] = {}
+        self.listed: Counter[tuple[str, str]] = Counter()  # packs on the manual pick list
+        self.void: Counter[tuple[int, str, str, str]] = Counter()  # picks that are withdrawn
         self.done_s: dict[str, float] = {}
         self.begun_s: dict[str, float] = {}
         self.decisions: list[Decision] = []
@@ -227,6 +233,11 @@ class _Day:
         self.cell_of[bin_.id], self.bins[bin_.id] = bin_.cell, bin_
         self.packs[bin_.id] = bin_.quantity
         self.tell(refill)
+
+    def hear(self, recall: Recall) -> Process:
+        """A lot is recalled."""
+        yield self.env.timeout(recall.time_s)
+        self.tell(recall)
 
     def fail(self, until_s: float | None) -> None:
         """The arm stands still, or goes on."""
@@ -275,9 +286,13 @@ class _Day:
 
         with self.points[point].request() as first:
             yield first
+            if self._is_void(decision):
+                return
             yield from self.desk.sort(
                 seconds_of, order=decision.order, drug=decision.drug, point=point
             )
+            if self._is_void(decision):
+                return  # the packs go back into their bin
             self.tell(Sorted(time_s=self.env.now, point=point, taken=taken))
 
     def fetch_by_hand(self, decision: Decision) -> Process:
@@ -286,7 +301,7 @@ class _Day:
         with self.hands.request() as turn:
             yield turn
             yield self.env.timeout(self.manual_s[key] or HAND_S)
-        if self.listed.pop(key, False):
+        if self.listed.pop(key, 0) > 0:
             self.tell(HandDone(time_s=self.env.now, order=decision.order, drug=decision.drug))
 
     def _act(self, decision: Decision) -> None:
@@ -301,11 +316,22 @@ class _Day:
             self.env.process(self.sort(decision))
         elif decision.kind is Kind.HAND:
             key = decision.order, decision.drug
-            if not self.listed.get(key):
-                self.listed[key] = True
+            if not self.listed[key]:
                 self.env.process(self.fetch_by_hand(decision))
+            self.listed[key] += decision.quantity
+        elif decision.kind is Kind.VOID and decision.point is None:
+            self.listed[decision.order, decision.drug] -= decision.quantity
+        elif decision.kind is Kind.VOID:
+            self.void[_pick(decision)] += 1
         elif decision.kind is Kind.DONE:
             self.done_s[decision.order] = decision.time_s
+
+    def _is_void(self, decision: Decision) -> bool:
+        """Whether a pick has been withdrawn; told once."""
+        key = _pick(decision)
+        is_void = self.void[key] > 0
+        self.void[key] -= is_void
+        return is_void
 
     def _note(self, decision: Decision, from_s: float) -> None:
         """Keep what the arm did for a decision."""
@@ -331,3 +357,9 @@ class _Day:
             old = self.bins[name]
             new = replace(old, id=f"{name}+")
             self.env.process(self.bring(Refill(time_s=time_s, bin=new)))
+
+
+def _pick(decision: Decision) -> tuple[int, str, str, str]:
+    """What tells picks apart."""
+    assert decision.point is not None
+    return decision.point, decision.order, decision.drug, decision.bin
