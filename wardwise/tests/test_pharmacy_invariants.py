@@ -67,19 +67,33 @@ def test_a_mirrored_machine_has_identical_costs(points_m, seed: int, left: bool,
 
 
 @settings(max_examples=40)
-@given(st.integers(1, 4), st.integers(0, 10**6))
-def test_every_further_pharmacist_helps_or_does_nothing(m: int, seed: int) -> None:
-    """In every replication; with one for each point nobody waits, and more change nothing."""
+@given(st.integers(1, 5), st.integers(0, 10**6))
+def test_a_second_pharmacist_helps_and_one_a_point_is_enough(m: int, seed: int) -> None:
+    """In every replication: a second never hurts; with one for each point more change nothing."""
     rng = np.random.default_rng(seed)
     cells, service_s = rng.integers(0, 600, 30), Lognormal(40.0).sample((10, 30), rng)
     points = tuple((float(x_m), 0.0) for x_m in rng.uniform(0, 12, m))
-    makespans = [
+    makespan_s = [
         simulate(Machine(points_m=points, num_pharmacists=q), cells, service_s).makespan_s
         for q in range(1, m + 2)
     ]
-    for fewer, more in pairwise(makespans):
-        assert (more <= fewer + 1e-9).all()
-    np.testing.assert_array_equal(makespans[-1], makespans[-2])
+    assert (makespan_s[1] <= makespan_s[0] + 1e-9).all()
+    for fewer in makespan_s:
+        assert (makespan_s[m - 1] <= fewer + 1e-9).all()
+    np.testing.assert_array_equal(makespan_s[m], makespan_s[m - 1])
+
+
+def test_a_third_pharmacist_may_delay_where_bins_are_taken_in_turn() -> None:
+    """Four points: two would have taken a bin earlier than the third whose turn it is."""
+    rng = np.random.default_rng(1)
+    cells, service_s = rng.integers(0, 600, 30), Lognormal(40.0).sample((10, 30), rng)
+    points = tuple((float(x_m), 0.0) for x_m in rng.uniform(0, 12, 4))
+    two, three = (
+        simulate(Machine(points_m=points, num_pharmacists=q), cells, service_s).makespan_s
+        for q in (2, 3)
+    )
+    assert (three > two).any()
+    assert three.mean() < two.mean()
 
 
 def test_further_places_help_on_average() -> None:

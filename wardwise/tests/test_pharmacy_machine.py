@@ -252,7 +252,7 @@ def test_extreme_service_times() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_more_time_never_ends_earlier(m: int, q: int, seed: int) -> None:
-    """Longer service, a slower arm or fewer pharmacists never shorten a makespan."""
+    """Longer service or a slower arm never shorten a makespan, people for all points never lengthen it."""
     rng = np.random.default_rng(seed)
     cells, service = rng.integers(0, 600, 20), Lognormal().sample((1, 20), rng)
     points = tuple((float(x), 0.0) for x in rng.uniform(0, 12, m))
@@ -264,7 +264,8 @@ def test_more_time_never_ends_earlier(m: int, q: int, seed: int) -> None:
     base = makespan(2.0, q, np.zeros(20))
     assert makespan(2.0, q, rng.random(20) * 5) >= base
     assert makespan(2.5, q, np.zeros(20)) >= base
-    assert makespan(2.0, q + 1, np.zeros(20)) <= base + 1e-9
+    # Bins are taken in turn: with fewer people than points, one more may take a bin later.
+    assert makespan(2.0, max(q + 1, m), np.zeros(20)) <= base + 1e-9
 
 
 def test_exponential_places_follow_the_cyclic_queue() -> None:
