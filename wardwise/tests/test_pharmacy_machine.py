@@ -252,7 +252,7 @@ def test_extreme_service_times() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_more_time_never_ends_earlier(m: int, q: int, seed: int) -> None:
-    """Longer service or a slower arm never shorten a makespan, people for all points never lengthen it."""
+    """Longer service or a slower arm never save time; a person for each point never costs any."""
     rng = np.random.default_rng(seed)
     cells, service = rng.integers(0, 600, 20), Lognormal().sample((1, 20), rng)
     points = tuple((float(x), 0.0) for x in rng.uniform(0, 12, m))
