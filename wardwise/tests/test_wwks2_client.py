@@ -25,7 +25,7 @@ HURRY = Timing(
     most_backoff_s=0.1,
 )  # fmt: skip
 ROUGH = Faults(
-    disconnect=0.02, malformed=0.02, truncated=0.01, duplicated=0.02, garbled=0.02, oversized=0.01,
+    disconnect=0.02, malformed=0.02, truncated=0.01, duplicated=0.02, garbled=0.05, oversized=0.01,
     oversized_bytes=100_000, not_ready=0.02, not_ready_s=2000.0, delay_s=0.001,
 )  # fmt: skip
 DAY = generate_pharmacy(1, num_orders=250, max_lines=3)
@@ -69,8 +69,8 @@ def test_nothing_is_lost_and_nothing_given_out_twice(seed, caplog):
             outcomes = await asyncio.gather(*waiting)
             assert await asyncio.gather(*again) == outcomes[::2]
         assert client.num_connections > 1
-        assert client.num_refused > 1
-        assert robot.num_refused > 1
+        assert client.num_refused >= 1
+        assert robot.num_refused >= 1
         return robot.ledger, outcomes
 
     ledger, outcomes = run(work, faults=ROUGH, seed=seed, max_bytes=SMALL)
