@@ -161,7 +161,7 @@ def test_the_line_does_all_that_it_says():
 
     faults = asyncio.run(work())
     assert len(faults) == 10
-    assert all(count >= 10 for count in faults.values())
+    assert all(count >= 5 for count in faults.values())  # of about 30
 
 
 @pytest.mark.slow
