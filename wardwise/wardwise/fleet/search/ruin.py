@@ -1,8 +1,9 @@
 """Ruin and recreate by slack induction by string removals: the default search.
 
 Christiaens and Vanden Berghe 2020, Transportation Science 54(2) 417-433; the
-loop is in `ruin_kernels`. Simulated annealing cools from `Cooling.start` to
-`Cooling.end` times the mean price of a request over the time that is granted.
+loop is in `ruin_kernels`, and between its iterations tails of chains are exchanged
+(`tails`). Simulated annealing cools from `Cooling.start` to `Cooling.end` times the
+mean price of a request over the time that is granted.
 
 For fewest robots, the first part of the time goes into emptying one robot after
 the other with absence counters. Plans of so few robots lie far apart, with no way
@@ -56,6 +57,8 @@ ABSENCE_PRICE = 10.0
 # Where requests must stay unserved, each outweighs all driving.
 DENIAL_WEIGHT = 100.0
 REPORT_EVERY_S = 0.25
+# Exchanges of tails that are tried before each iteration.
+NUM_EXCHANGES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,8 @@ class Ruin:
         requests = np.flatnonzero(is_request(fleet.packed))
         self._work = make_work(fleet.packed, fleet.chains, rng, requests)
         self._weights = plan_weights(fleet.packed)
+        can_exchange = _may_exchange(fleet.packed, fleet.chains, self._work)
+        self._strings = Strings(num_exchanges=NUM_EXCHANGES if can_exchange else 0)
         self._iterations_per_s = 1e4
         self._reported_s = 0.0
 
@@ -200,7 +205,7 @@ class Ruin:
         count = self._watch.batch(self._iterations_per_s)
         start = time.perf_counter()
         improvements, done = anneal(
-            self._packed, self._fleet.chains, self._weights, self._work, Strings(),
+            self._packed, self._fleet.chains, self._weights, self._work, self._strings,
             state, temperature, is_emptying, count,
         )  # fmt: skip
         elapsed_s = max(time.perf_counter() - start, 1e-6)
@@ -251,6 +256,13 @@ def _fewest_robots(packed: Packed) -> int:
     collected = packed.delta[(packed.delta > 0) & ~packed.is_pickup].sum()
     load = max(float(packed.at_depot.sum()), float(collected))
     return max(1, math.ceil(load / float(packed.capacity.max())))
+
+
+def _may_exchange(packed: Packed, chains: Chains, work: Work) -> bool:
+    """Whether a tail of one chain can be the tail of any other."""
+    has_single_stops = bool((packed.partner < 0).all())
+    is_all_free = not work.is_fixed[1:].any() and not chains.first.any()
+    return has_single_stops and is_all_free and packed.max_trips.max() == 1
 
 
 def make_work(packed: Packed, chains: Chains, rng: Generator, requests: Ints) -> Work:

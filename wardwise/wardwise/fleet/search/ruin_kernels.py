@@ -23,6 +23,8 @@ from wardwise.fleet.search import chains as kernels
 from wardwise.fleet.search.chains import UNSERVED
 from wardwise.fleet.search.compiled import inlined, kernel
 from wardwise.fleet.search.insertion import draw, next_blink, scan
+from wardwise.fleet.search.tails import exchange_tails
+from wardwise.fleet.search.undo import forget, take_back, touch
 
 if TYPE_CHECKING:
     from wardwise.fleet.search.packed import Bools, Floats, Ints
@@ -92,7 +94,8 @@ class Strings(NamedTuple):
 
     ``split`` is the rate of strings with a kept middle, ``grow`` the rate at which
     that middle of one stop grows by one more. Places are passed over at a rate of
-    ``1 - exp(1 / inverse_log_blink)``.
+    ``1 - exp(1 / inverse_log_blink)``. Before each iteration ``num_exchanges`` exchanges
+    of tails are tried; 0 where they cannot be made.
     """
 
     mean_removed: float = 10.0
@@ -100,6 +103,7 @@ class Strings(NamedTuple):
     split: float = 0.5
     grow: float = 0.01
     inverse_log_blink: float = 1.0 / np.log(1.0 - 0.01)
+    num_exchanges: int = 0
 
 
 @kernel
@@ -121,6 +125,9 @@ def anneal(packed, chains, weights, work, strings, state, temperature, is_emptyi
     """
     num_improvements = 0
     for done in range(iterations):
+        if strings.num_exchanges > 0 and not is_emptying:
+            state[0] += exchange_tails(packed, chains, work, temperature, strings.num_exchanges)
+            num_improvements += _keep_best(chains, work, state)
         size = _ruin(packed, chains, work, strings)
         size = _add_absent(chains, work, size)
         _sort(packed, work, size)
@@ -133,20 +140,26 @@ def anneal(packed, chains, weights, work, strings, state, temperature, is_emptyi
                 if chains.owner[work.pool[i]] == UNSERVED:
                     work.absences[work.pool[i]] += 1.0
         if not is_kept:
-            _take_back(packed, chains, work, size)
+            take_back(packed, chains, work, size)
             continue
         state[0], state[2] = cost, num_absent
-        for i in range(work.tally[0]):
-            work.is_touched[work.touched[i]] = False
-        work.tally[0] = 0
+        forget(work)
         if is_emptying and num_absent == 0:
             keep(chains, work)
             return 1, done + 1
-        if not is_emptying and num_absent <= state[3] and cost < state[1] - EPSILON:
-            state[1] = cost
-            num_improvements += 1
-            keep(chains, work)
+        if not is_emptying:
+            num_improvements += _keep_best(chains, work, state)
     return num_improvements, iterations
+
+
+@inlined
+def _keep_best(chains, work, state):  # type: ignore[no-untyped-def]
+    """Keep the chains if they are the best so far; returns whether they are."""
+    if state[2] > state[3] or state[0] >= state[1] - EPSILON:
+        return False
+    state[1] = state[0]
+    keep(chains, work)
+    return True
 
 
 @kernel
@@ -157,41 +170,6 @@ def keep(chains, work):  # type: ignore[no-untyped-def]
         work.best_length[robot] = length
         for k in range(length):
             work.best_node[robot, k] = chains.node[robot, k]
-
-
-@inlined
-def _touch(chains, work, robot):  # type: ignore[no-untyped-def]
-    """Remember a chain before its first change in this iteration."""
-    if work.is_touched[robot]:
-        return
-    work.is_touched[robot] = True
-    work.touched[work.tally[0]] = robot
-    work.tally[0] += 1
-    length = chains.length[robot]
-    work.saved_length[robot], work.saved_price[robot] = length, chains.price[robot]
-    for k in range(length):
-        work.saved_node[robot, k] = chains.node[robot, k]
-
-
-@inlined
-def _take_back(packed, chains, work, size):  # type: ignore[no-untyped-def]
-    """Undo the iteration."""
-    for i in range(size):
-        node = work.pool[i]
-        chains.owner[node] = UNSERVED
-        if packed.partner[node] >= 0:
-            chains.owner[packed.partner[node]] = UNSERVED
-    for i in range(work.tally[0]):
-        robot = work.touched[i]
-        work.is_touched[robot] = False
-        chains.length[robot] = work.saved_length[robot]
-        for k in range(chains.length[robot]):
-            node = work.saved_node[robot, k]
-            chains.node[robot, k] = node
-            if node != 0:
-                chains.owner[node] = robot
-        kernels.refresh(packed, chains, robot)
-    work.tally[0] = 0
 
 
 @inlined
@@ -249,7 +227,7 @@ def _ruin(packed, chains, work, strings):  # type: ignore[no-untyped-def]
 @inlined
 def _remove_string(packed, chains, work, strings, robot, node, longest, size):  # type: ignore[no-untyped-def]
     """Take a string with `node` in it out of a chain; returns the new size of the pool."""
-    _touch(chains, work, robot)
+    touch(chains, work, robot)
     before, length, nodes = size, chains.length[robot], work.saved_node
     num_stops = length - 2
     position = 1
@@ -383,5 +361,5 @@ def _recreate(packed, chains, weights, work, strings, size):  # type: ignore[no-
                 best, best_robot = price, robot
                 best_position, best_drop, best_opens = position, drop, opens
         if best_robot >= 0:
-            _touch(chains, work, best_robot)
+            touch(chains, work, best_robot)
             kernels.put(packed, chains, best_robot, best_position, best_drop, best_opens, u)
