@@ -124,6 +124,16 @@ def test_cold_exchanges_end_where_none_is_better() -> None:
     assert seen > 0
 
 
+@pytest.mark.parametrize("num_requests", [1, 2])
+def test_one_request_has_nowhere_to_go(num_requests: int) -> None:
+    """A plan without neighbours stays as good as it was."""
+    packed, fleet, work = begun(day(4, num_requests=num_requests), Objective.DISTANCE, 4)
+    before = fleet.chains.price.sum()
+    exchange_tails(packed, fleet.chains, work, 1e-9, 5_000)
+    assert fleet.chains.price.sum() <= before + 1e-6
+    assert len(fleet.unserved()) == 0
+
+
 def test_closed_robots_stay_at_home() -> None:
     """A tail is not given to an idle robot that must stay there."""
     packed, fleet, work = begun(day(2), Objective.DISTANCE, 2)

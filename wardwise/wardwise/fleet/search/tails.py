@@ -62,6 +62,8 @@ def _new_place(chains, work, x):  # type: ignore[no-untyped-def]
                 return robot, 0
         return UNSERVED, 0
     num_nearest = min(NUM_NEAREST, work.adjacent.shape[1])
+    if num_nearest == 0:
+        return UNSERVED, 0
     w = work.adjacent[x, int(draw(work.random) * num_nearest)]
     robot = chains.owner[w]
     return robot, (_position(chains, robot, w) if robot != UNSERVED else 0)
