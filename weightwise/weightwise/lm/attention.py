@@ -8,6 +8,16 @@ tell neighbouring positions above 256 apart.
 
 Key and value heads are fewer than query heads by a whole factor and each serves a group of
 consecutive query heads (Ainslie et al., arXiv 2305.13245).
+
+Neighbouring layers may share keys and values (cross-layer attention, arXiv 2405.12981): the
+first of them, the leader, projects, and the others only ask. With norms on queries and keys,
+each layer has gains of its own for the shared keys,
+
+    rms(rope(k)) * w_k        rms(rope(q)) * w_q
+
+and to keep such keys means to keep them once per layer. But a gain on the key is as good as the
+same gain on the query: (w_q q) (w_k k) = (w_q w_k q) k. So the keys of a group are kept once,
+normed and without gain, which halves the cache exactly.
 """
 
 # Shapes: B batch, T new tokens, S tokens so far, D model width, H heads, E features per head
@@ -98,12 +108,18 @@ class GroupedQueryAttention(nn.Module):
         super().__init__()
         self.config = config
         self.layer = layer
+        self.is_leader = config.is_leader(layer)
         self.head_width = config.width_per_head(width)
+        self.rope_base = config.rope_base(width)
         inner, kv_inner = config.num_heads * self.head_width, config.kv_heads * self.head_width
         self.query = nn.Linear(width, inner, bias=False)
-        self.key = nn.Linear(width, kv_inner, bias=False)
-        self.value = nn.Linear(width, kv_inner, bias=False)
+        if self.is_leader:
+            self.key = nn.Linear(width, kv_inner, bias=False)
+            self.value = nn.Linear(width, kv_inner, bias=False)
         self.output = nn.Linear(inner, width, bias=False)
+        if config.qk_norm:
+            self.query_gain = nn.Parameter(torch.ones(self.head_width))
+            self.key_gain = nn.Parameter(torch.ones(self.head_width))
 
     def forward(self, x_BTD: Tensor, current: Pass) -> Tensor:
         """Let every new token attend to itself and all tokens before it.
@@ -120,22 +136,23 @@ class GroupedQueryAttention(nn.Module):
         Tensor
             Shape (B, T, D).
         """
-        cos_TE, sin_TE = self._rotary(current, x_BTD)
-        query_BHTE = rotate(self._heads(self.query(x_BTD)), cos_TE, sin_TE)
-        key_BHSE = rotate(self._heads(self.key(x_BTD)), cos_TE, sin_TE)
-        value_BHSE = self._heads(self.value(x_BTD))
-        if current.cache is not None:
-            layer_cache = current.cache.layers[self.layer]
-            assert isinstance(layer_cache, KeyValueCache)
-            key_BHSE, value_BHSE = layer_cache.write(current.start, key_BHSE, value_BHSE)
+        query_BHTE = self._rotated(self.query(x_BTD), current)
+        if self.config.qk_norm:
+            query_BHTE = query_BHTE * (self.query_gain * self.key_gain).to(query_BHTE.dtype)
+        key_BHSE, value_BHSE = self._keys_and_values(x_BTD, current)
         mixed_BHTE = attend(query_BHTE, key_BHSE, value_BHSE)
         out_BTD: Tensor = self.output(mixed_BHTE.transpose(1, 2).flatten(2))
         return out_BTD
 
     def new_cache(
         self, batch: int, capacity: int, *, dtype: torch.dtype, device: torch.device
-    ) -> KeyValueCache:
-        """Allocate the cache of this layer for ``batch`` sequences of ``capacity`` tokens."""
+    ) -> KeyValueCache | None:
+        """Allocate the cache of this layer for ``batch`` sequences of ``capacity`` tokens.
+
+        A layer that uses the keys and values of an earlier one needs none.
+        """
+        if not self.is_leader:
+            return None
         return KeyValueCache(
             batch=batch,
             heads=self.config.kv_heads,
@@ -145,18 +162,39 @@ class GroupedQueryAttention(nn.Module):
             device=device,
         )
 
+    def _keys_and_values(self, x_BTD: Tensor, current: Pass) -> tuple[Tensor, ...]:
+        """Keys and values of all tokens so far, from this layer or from its leader."""
+        group = ("keys and values", self.layer // self.config.share_factor)
+        if self.is_leader:
+            key_BHSE = self._rotated(self.key(x_BTD), current)
+            value_BHSE = self._heads(self.value(x_BTD))
+            if current.cache is not None:
+                layer_cache = current.cache.layers[self.layer]
+                assert isinstance(layer_cache, KeyValueCache)
+                key_BHSE, value_BHSE = layer_cache.write(current.start, key_BHSE, value_BHSE)
+            current.shared[group] = key_BHSE, value_BHSE
+        return current.shared[group]
+
+    def _rotated(self, x_BTD: Tensor, current: Pass) -> Tensor:
+        """Heads, rotated and, where asked for, normed without a gain."""
+        cos_TE, sin_TE = self._rotary(current, x_BTD)
+        x_BHTE = rotate(self._heads(x_BTD), cos_TE, sin_TE)
+        if not self.config.qk_norm:
+            return x_BHTE
+        return F.rms_norm(x_BHTE, (self.head_width,), eps=self.config.qk_norm_eps)
+
     def _heads(self, x_BTD: Tensor) -> Tensor:
         x_BHTE: Tensor = x_BTD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
         return x_BHTE
 
     def _rotary(self, current: Pass, x_BTD: Tensor) -> tuple[Tensor, ...]:
-        key = ("rotary", self.head_width, self.config.rope_theta)
+        key = ("rotary", self.head_width, self.rope_base)
         if key not in current.shared:
             current.shared[key] = rotary_table(
                 current.start,
                 x_BTD.shape[1],
                 width=self.head_width,
-                theta=self.config.rope_theta,
+                theta=self.rope_base,
                 device=x_BTD.device,
             )
         return current.shared[key]

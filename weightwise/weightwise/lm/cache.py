@@ -85,7 +85,7 @@ class Cache:
     Parameters
     ----------
     layers
-        One cache per layer, from first to last.
+        One cache per layer, from first to last; ``None`` for a layer that shares an earlier one's.
     batch
         Number of sequences.
     capacity
@@ -98,7 +98,7 @@ class Cache:
         half-way leaves the cache as it was.
     """
 
-    def __init__(self, layers: Sequence[LayerCache], *, batch: int, capacity: int) -> None:
+    def __init__(self, layers: Sequence[LayerCache | None], *, batch: int, capacity: int) -> None:
         self.layers = tuple(layers)
         self.batch = batch
         self.capacity = capacity
@@ -107,7 +107,7 @@ class Cache:
     @property
     def num_bytes(self) -> int:
         """Bytes allocated over all layers."""
-        return sum(layer.num_bytes for layer in self.layers)
+        return sum(layer.num_bytes for layer in self.layers if layer is not None)
 
     def check_room(self, batch: int, num_tokens: int) -> None:
         """Refuse input that does not fit.

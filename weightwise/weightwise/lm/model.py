@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from weightwise.lm.attention import GroupedQueryAttention, Pass
 from weightwise.lm.cache import Cache
-from weightwise.lm.config import GQAConfig, SwiGLUConfig
+from weightwise.lm.config import GQAConfig, MoEConfig, SwiGLUConfig
 from weightwise.lm.ffn import SwiGLU
+from weightwise.lm.moe import MixtureOfExperts
 
 if TYPE_CHECKING:
     from weightwise.lm.config import ModelConfig
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 # The module that each kind of setting builds: attention from (config, width, layer),
 # feed-forward from (config, width).
 ATTENTION_MODULES = {GQAConfig: GroupedQueryAttention}
-FFN_MODULES = {SwiGLUConfig: SwiGLU}
+FFN_MODULES = {MoEConfig: MixtureOfExperts, SwiGLUConfig: SwiGLU}
 
 
 class Block(nn.Module):
@@ -126,7 +127,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
-        """Draw new weights: matrices from N(0, init_std^2), norm gains 1.
+        """Draw new weights: matrices from N(0, init_std^2), experts and routers too; gains 1.
 
         Projections back into the residual stream are drawn like all others, not scaled down
         with depth.
@@ -136,11 +137,10 @@ class LanguageModel(nn.Module):
         generator
             Source of randomness; the same state gives the same weights.
         """
-        for module in self.modules():
-            if isinstance(module, nn.RMSNorm):
-                module.reset_parameters()
         for weight in self.parameters():
-            if weight.ndim == 2:
+            if weight.ndim == 1:
+                weight.fill_(1.0)
+            else:
                 weight.normal_(0.0, self.config.init_std, generator=generator)
 
     def new_cache(
@@ -180,3 +180,10 @@ class LanguageModel(nn.Module):
             for block in self.blocks
         ]
         return Cache(layers, batch=batch, capacity=capacity)
+
+    def auxiliary_loss(self) -> Tensor:
+        """Mean over the layers of what the routers of the last pass add to the loss."""
+        layers = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
+        if not layers:
+            return torch.zeros((), device=self.embed.weight.device)
+        return torch.stack([layer.auxiliary_loss() for layer in layers]).mean()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightwise.recipes.demo import demo
+from weightwise.recipes.moe import hunyuan_large, moe
 from weightwise.recipes.scaling_law import scaling_law
 from weightwise.recipes.tiny import tiny
 from weightwise.train import from_dict, read_recipe, to_dict
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": demo,
     "tiny": tiny,
+    "moe": moe,
     "fp-41m": partial(scaling_law, "41m"),
     "fp-85m": partial(scaling_law, "85m"),
     "fp-154m": partial(scaling_law, "154m"),
@@ -27,7 +29,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fp-1.2b": partial(scaling_law, "1.2b"),
 }
 
-__all__ = ["RECIPES", "demo", "load_recipe", "scaling_law", "tiny"]
+__all__ = ["RECIPES", "demo", "hunyuan_large", "load_recipe", "moe", "scaling_law", "tiny"]
 
 
 def load_recipe(path_or_name: Path | str, overrides: Sequence[str] = ()) -> Recipe:

@@ -80,7 +80,7 @@ def _real_path(location: tuple[int | str, ...], table: dict[str, Any]) -> list[s
     path: list[str] = []
     inner: Any = table
     for part in location[:-1]:
-        if isinstance(inner, dict) and part not in inner and part == inner.get("kind"):
+        if isinstance(inner, dict) and part not in inner and part == inner.get("kind", part):
             continue
         path.append(str(part))
         if isinstance(inner, list):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from weightwise.lm import LanguageModel
+from weightwise.lm import LanguageModel, MoEConfig
 from weightwise.numerics import quantize_model
 from weightwise.optim import learning_rate, make_optimizer
 from weightwise.train.batches import BatchOrder, Windows, evaluation_windows
@@ -98,14 +98,14 @@ class Trainer:
 
     def gradient(self, step: int) -> Gradient:
         """Compute the clipped gradient of a step's batch; steps count from 1."""
-        self._seed_rounding(step)
+        self._seed_draws(step)
         window_B = self._order.windows(step)
         rounds = window_B.reshape(-1, self._world.size, self._micro)[:, self._world.rank]
         total = torch.zeros((), dtype=torch.float64, device=self._world.device)
         for number, window_M in enumerate(rounds, start=1):
             with gradient_sync(self._module, is_last=number == len(rounds)):
                 loss = self._loss(self._train, window_M) / len(rounds)
-                loss.backward()
+                (loss + self._model.auxiliary_loss() / len(rounds)).backward()
             total += loss.detach()
         mean = self._world.sum(total).item() / self._world.size
         norm = torch.nn.utils.clip_grad_norm_(
@@ -129,7 +129,7 @@ class Trainer:
         window_B = evaluation_windows(self._valid.count, config.eval_batches * config.batch_size)
         pieces = [window_B[i : i + self._micro] for i in range(0, len(window_B), self._micro)]
         total = torch.zeros((), dtype=torch.float64, device=self._world.device)
-        self._seed_rounding(0)
+        self._seed_draws(0)
         self._module.eval()
         for first in range(0, len(pieces), self._world.size):
             number = first + self._world.rank
@@ -152,9 +152,10 @@ class Trainer:
             recipe=self._recipe,
         )
 
-    def _seed_rounding(self, step: int) -> None:
-        """Make stochastic rounding a matter of seed and step alone, so that runs resume exactly."""
-        if self._recipe.precision.rounding == "stochastic":
+    def _seed_draws(self, step: int) -> None:
+        """Make rounding and routing a matter of seed and step alone: runs resume exactly."""
+        is_routed = isinstance(self._recipe.model.ffn, MoEConfig)
+        if is_routed or self._recipe.precision.rounding == "stochastic":
             words = np.random.SeedSequence((self._recipe.seed, step)).generate_state(1, np.uint64)
             torch.manual_seed(int(words[0]))
 

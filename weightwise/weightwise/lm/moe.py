@@ -1,0 +1,93 @@
+"""Mixture of experts: y = shared(x) + sum of weight * expert(x) (arXiv 2411.02265)."""
+
+# Shapes: B batch, T tokens, D model width, E experts
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weightwise.lm.config import SwiGLUConfig
+from weightwise.lm.experts import Experts
+from weightwise.lm.ffn import SwiGLU
+from weightwise.lm.routing import Routing, route
+
+if TYPE_CHECKING:
+    from weightwise.lm.config import MoEConfig
+
+
+class Router(nn.Module):
+    """Scores of the experts, in float32 whatever the model computes in.
+
+    It is no `torch.nn.Linear`, so that `weightwise.numerics.quantize_model` leaves it alone.
+
+    Parameters
+    ----------
+    num_experts, width
+        Experts E and model width D.
+    """
+
+    def __init__(self, num_experts: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_experts, width))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """Logits of shape (T, E), float32."""
+        with torch.autocast(x_TD.device.type, enabled=False):
+            return F.linear(x_TD.float(), self.weight.float())
+
+
+class MixtureOfExperts(nn.Module):
+    """Shared and specialised experts.
+
+    Parameters
+    ----------
+    config
+        Settings of this layer.
+    width
+        Model width D.
+
+    Attributes
+    ----------
+    routing
+        What the last pass decided; its losses have a gradient until that pass's backward.
+    """
+
+    def __init__(self, config: MoEConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.router = Router(config.num_experts, width)
+        self.shared = (
+            SwiGLU(SwiGLUConfig(hidden=config.num_shared * config.hidden), width)
+            if config.num_shared
+            else None
+        )
+        self.experts = Experts(config, width)
+        self.routing: Routing | None = None
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Transform every token; shape (B, T, D) is kept. All tokens are routed together."""
+        x_TD = x_BTD.flatten(0, -2)
+        routing = route(self.router(x_TD), self.config, has_capacity=self.training)
+        self.routing = routing
+        out_TD: Tensor = self.experts(x_TD, routing.experts, routing.weights)
+        if self.shared is not None:
+            out_TD = self.shared(x_TD) + out_TD
+        return out_TD.view(x_BTD.shape)
+
+    def auxiliary_loss(self) -> Tensor:
+        """Weighted balance and z-loss of the last pass.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no pass yet.
+        """
+        if self.routing is None:
+            raise RuntimeError("auxiliary_loss: expected a forward pass before it")
+        config = self.config
+        return config.balance_coef * self.routing.balance_loss + config.z_coef * self.routing.z_loss
