@@ -92,7 +92,7 @@ class Trainer:
             load_weights(self._model, checkpoint)
         quantize_model(self._model, recipe.precision)
         self._module = spread(self._model, config.strategy, world)
-        self._optimizer = make_optimizer(recipe.optimizer, self._model)
+        self._optimizer = make_optimizer(recipe.optimizer, self._model, expert_lr(recipe))
         if checkpoint is not None:
             load_optimizer(checkpoint / "optimizer", self._model, self._optimizer, world.size)
 
@@ -117,7 +117,7 @@ class Trainer:
         """Let the optimizer make a step with the gradient at hand; returns the learning rate."""
         lr = learning_rate(self._recipe.schedule, step, self._recipe.train.steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_ratio"]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return lr
@@ -166,6 +166,14 @@ class Trainer:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bfloat16):
             logits_MTV = self._module(token_MT)
         return F.cross_entropy(logits_MTV.float().flatten(0, 1), target_MT.flatten())
+
+
+def expert_lr(recipe: Recipe) -> float:
+    """Learning rate of specialised experts over that of all other weights."""
+    ffn, batch = recipe.model.ffn, recipe.train.batch_size * recipe.train.seq_length
+    if not isinstance(ffn, MoEConfig):
+        return 1.0
+    return recipe.optimizer.expert_ratio(batch, ffn.num_experts / ffn.top_k)
 
 
 def micro_batch_size(config: TrainConfig, num_processes: int) -> int:
