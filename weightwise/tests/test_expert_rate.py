@@ -1,6 +1,8 @@
-"""Learning rates of experts: the published ratio, its limits, and estimates from runs."""
+"""Learning rates of experts and their annealing: published points, limits, estimates from runs."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from torch import nn
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, MoEConfig
 from weightwise.optim import (
     OptimizerConfig,
+    ScheduleConfig,
     best_rate,
     expert_ratio,
     highest_rate,
+    learning_rate,
     make_optimizer,
     noise_batch,
 )
@@ -95,3 +99,36 @@ def test_experts_have_a_group_of_their_own() -> None:
     assert routers <= {id(w) for w in groups[0]["params"]}
     assert len(make_optimizer(OptimizerConfig(), model).param_groups) == 2
     assert len(make_optimizer(config, nn.Linear(2, 2), ratio).param_groups) == 2
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_three_phases(kind: str) -> None:
+    """Warm-up, decay to the rate at which annealing begins, a straight line to a tenth."""
+    config = ScheduleConfig(
+        kind=kind, peak_lr=2.0, warmup_steps=20, min_lr_ratio=0.1, anneal_from=0.95
+    )
+    rates = [learning_rate(config, step, 10_000) for step in range(1, 10_001)]
+    assert rates[9] == pytest.approx(1.0)
+    assert rates[19] == pytest.approx(2.0)
+    assert rates[(20 + 9500) // 2 - 1] == pytest.approx((2.0 + 0.6) / 2)
+    assert rates[9499] == pytest.approx(0.6)
+    assert rates[9749] == pytest.approx((0.6 + 0.2) / 2)
+    assert rates[9999] == pytest.approx(0.2)
+    assert learning_rate(config, 12_000, 10_000) == pytest.approx(0.2)
+    falling = list(pairwise(rates[19:]))
+    assert all(before >= after for before, after in falling)
+    assert max(before - after for before, after in falling) < 0.001
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"anneal_ratio": 0.05}, "anneal_ratio: expected min_lr_ratio 0.1 to 1, got 0.05"),
+        ({"anneal_from": 1.0}, "anneal_from"),
+        ({"kind": "constant"}, "anneal_from: expected none with kind constant"),
+    ],
+)
+def test_wrong_annealing_is_named(change, message: str) -> None:
+    """A field out of range is named with the range."""
+    with pytest.raises(ValueError, match=message):
+        ScheduleConfig(**{"min_lr_ratio": 0.1, "anneal_from": 0.95, **change})
