@@ -57,8 +57,9 @@ ABSENCE_PRICE = 10.0
 # Where requests must stay unserved, each outweighs all driving.
 DENIAL_WEIGHT = 100.0
 REPORT_EVERY_S = 0.25
-# Exchanges of tails that are tried before each iteration.
-NUM_EXCHANGES = 50
+# Exchanges of tails that are tried before each iteration; the second beyond `GRANULAR_FROM`,
+# where an iteration takes longer and tails are worth more.
+NUM_EXCHANGES, NUM_EXCHANGES_OF_MANY = 50, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,8 @@ class Ruin:
         self._work = make_work(fleet.packed, fleet.chains, rng, requests)
         self._weights = plan_weights(fleet.packed)
         can_exchange = _may_exchange(fleet.packed, fleet.chains, self._work)
-        self._strings = Strings(num_exchanges=NUM_EXCHANGES if can_exchange else 0)
+        num_exchanges = NUM_EXCHANGES if len(requests) <= GRANULAR_FROM else NUM_EXCHANGES_OF_MANY
+        self._strings = Strings(num_exchanges=num_exchanges if can_exchange else 0)
         self._iterations_per_s = 1e4
         self._reported_s = 0.0
 
