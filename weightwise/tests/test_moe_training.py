@@ -12,6 +12,7 @@ from weightwise.lm import LanguageModel, MoEConfig
 from weightwise.recipes import tiny
 from weightwise.train import train
 from weightwise.train.checkpoint import load_weights
+from weightwise.train.log import read_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,10 @@ def test_a_run_that_goes_on_routes_as_one_that_never_stopped(tmp_path: Path) -> 
     for name, weight in weights(recipe(12), parts.checkpoint).items():
         assert torch.equal(weight, first[name]), name
     assert whole.valid_loss == parts.valid_loss
+    rows = [row for row in read_metrics(tmp_path / "parts" / "metrics.jsonl") if "lr" in row]
+    assert len(rows) == 12
+    assert all(1 <= row["busiest_expert"] <= 4 for row in rows)
+    assert all(0 < row["overflow"] < 1 and row["dropped"] == 0 for row in rows)
 
 
 @pytest.mark.slow

@@ -183,7 +183,32 @@ class LanguageModel(nn.Module):
 
     def auxiliary_loss(self) -> Tensor:
         """Mean over the layers of what the routers of the last pass add to the loss."""
-        layers = [module for module in self.modules() if isinstance(module, MixtureOfExperts)]
+        layers = self._mixtures()
         if not layers:
             return torch.zeros((), device=self.embed.weight.device)
         return torch.stack([layer.auxiliary_loss() for layer in layers]).mean()
+
+    def routing_statistics(self) -> dict[str, float]:
+        """How the last pass was routed, over all layers; nothing without experts.
+
+        Returns
+        -------
+        dict
+            ``busiest_expert``: most tokens that chose an expert, over the mean of its layer, the
+            highest of all layers; ``balance_loss``: mean over layers; ``overflow``, ``dropped``:
+            shares of all choices that were beyond a capacity, and that no expert answered.
+        """
+        routings = [layer.routing for layer in self._mixtures() if layer.routing is not None]
+        if not routings:
+            return {}
+        num_choices = sum(routing.experts.numel() for routing in routings)
+        busiest = [float(one.chosen.max() / one.chosen.float().mean()) for one in routings]
+        return {
+            "busiest_expert": max(busiest),
+            "balance_loss": sum(one.balance_loss.item() for one in routings) / len(routings),
+            "overflow": sum(one.num_overflow for one in routings) / num_choices,
+            "dropped": sum(one.num_dropped for one in routings) / num_choices,
+        }
+
+    def _mixtures(self) -> list[MixtureOfExperts]:
+        return [module for module in self.modules() if isinstance(module, MixtureOfExperts)]

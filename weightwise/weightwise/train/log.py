@@ -1,8 +1,9 @@
 """What a run writes and shows while it works.
 
 ``metrics.jsonl`` has one JSON object per row: training rows (``step``, ``tokens``,
-``train_loss``, ``lr``, ``grad_norm``, ``tokens_per_s``) and evaluation rows (``step``,
-``tokens``, ``valid_loss``). Each row is on disk as soon as it is measured. A run that goes on
+``train_loss``, ``lr``, ``grad_norm``, ``tokens_per_s``, with experts ``busiest_expert``,
+``balance_loss``, ``overflow``, ``dropped``) and evaluation rows (``step``, ``tokens``,
+``valid_loss``). Each row is on disk as soon as it is measured. A run that goes on
 from a checkpoint first drops the rows of later steps, so that no step is there twice.
 """
 

@@ -201,6 +201,7 @@ class _Run:
                     "lr": lr,
                     "grad_norm": gradient.norm,
                     "tokens_per_s": round(tokens / self._unlogged_s, 1),
+                    **gradient.routing,
                 }
             )
             self._unlogged_steps, self._unlogged_s = 0, 0.0

@@ -47,10 +47,13 @@ class Gradient:
         Mean loss of the batch, nats per token.
     norm
         Norm before clipping. Both may be NaN or infinite and are the same in every process.
+    routing
+        See `weightwise.lm.LanguageModel.routing_statistics`; of this process's last micro-batch.
     """
 
     loss: float
     norm: float
+    routing: dict[str, float]
 
 
 class Trainer:
@@ -111,7 +114,8 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(
             self._model.parameters(), self._recipe.train.grad_clip
         )
-        return Gradient(loss=mean, norm=full(norm).item())
+        routing = self._model.routing_statistics()
+        return Gradient(loss=mean, norm=full(norm).item(), routing=routing)
 
     def move(self, step: int) -> float:
         """Let the optimizer make a step with the gradient at hand; returns the learning rate."""
