@@ -20,6 +20,9 @@ from wardwise.fleet.solvers import METHODS, Progress, solve
 from wardwise.io import read_instance
 
 OBJECTIVES = [str(objective) for objective in Objective]
+# Its kernels take most of a minute to compile.
+TABU = pytest.param("tabu", marks=pytest.mark.slow)
+EVERY_METHOD = [TABU if method == "tabu" else method for method in METHODS]
 
 
 def hospital(
@@ -95,7 +98,7 @@ def score(instance: Instance, plan: Plan, objective: str) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_every_method_returns_a_feasible_plan(method: str, objective: str) -> None:
     """Scarce robots, both kinds, several trips, soft windows: the checker finds no fault."""
     for seed, num_requests in ((1, 12), (2, 25)):
@@ -104,7 +107,7 @@ def test_every_method_returns_a_feasible_plan(method: str, objective: str) -> No
         assert check(instance, plan).violations == ()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_same_seed_gives_the_same_plan(method: str) -> None:
     """With a limit on iterations the plan is repeated bit for bit."""
     instance = hospital(3, num_requests=20)
@@ -115,7 +118,7 @@ def test_same_seed_gives_the_same_plan(method: str) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("method", ["ruin", "tabu", "pyvrp"])
+@pytest.mark.parametrize("method", ["ruin", TABU, "pyvrp"])
 def test_tiny_instances_are_solved_to_the_optimum(method: str, objective: str) -> None:
     """Five requests, one or two robots: the optimum comes from plain enumeration."""
     for seed, num_robots in ((0, 1), (1, 2), (2, 2)):
@@ -136,6 +139,7 @@ def test_tiny_instances_are_solved_to_the_optimum(method: str, objective: str) -
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.slow
 def test_more_work_is_never_worse(objective: str) -> None:
     """The search starts from the best construction and PyVRP falls back to it."""
     instance = hospital(4, num_requests=25, num_robots=3)
@@ -158,7 +162,7 @@ def test_hierarchical_saves_robots_and_distance_saves_metres() -> None:
     assert costs["hierarchical"].distance_m > costs["distance"].distance_m
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_ctrl_c_returns_the_best_plan_so_far(method: str) -> None:
     """The interrupt comes with the second improvement; that plan is returned."""
     instance = hospital(7, num_requests=25, num_robots=6)
@@ -200,7 +204,7 @@ def test_progress_reports_falling_costs() -> None:
     assert [p.iteration for p in seen] == sorted(p.iteration for p in seen)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_no_time_and_no_requests_still_give_a_plan(method: str) -> None:
     """A limit of 0 s stops after the first construction; an empty day is an empty plan."""
     instance = hospital(9, num_requests=25)
@@ -209,7 +213,7 @@ def test_no_time_and_no_requests_still_give_a_plan(method: str) -> None:
     assert solve(idle, method=method, max_iterations=3) == Plan(instance="hospital", trips=())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", EVERY_METHOD)
 def test_what_cannot_be_served_is_denied(method: str) -> None:
     """A request that becomes known at 151 and was due at 150 has no moment left."""
     instance = hospital(1, num_requests=6, is_soft=False)

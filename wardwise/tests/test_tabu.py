@@ -25,6 +25,9 @@ from wardwise.fleet.search.tabu_memory import (
 from wardwise.fleet.search.tabu_routes import Sums, sums_of
 from wardwise.fleet.solvers import solve
 
+# The kernels take most of a minute to compile.
+pytestmark = pytest.mark.slow
+
 A, B = 1, 2
 SLOT = 1e9  # loads are counted in billionths
 

@@ -33,6 +33,9 @@ from wardwise.fleet.search.tabu_routes import (
 )
 from wardwise.fleet.search.tabu_steps import execute
 
+# The kernels take most of a minute to compile.
+pytestmark = pytest.mark.slow
+
 NUM_REQUESTS, NUM_ROBOTS = 9, 4
 
 
