@@ -181,8 +181,12 @@ def test_joint_optimum_of_bits_parameters_and_tokens(
     """Ten orders of magnitude of compute."""
     found = optimal_training(compute=compute)
     assert round(found.bits, 3) == bits
-    assert found.num_tokens == pytest.approx(tokens, rel=4e-3)  # a flat minimum
-    assert found.num_params == pytest.approx(size, rel=5e-3)
+    assert float(f"{found.num_params:.3g}") == size
+    # Two printed numbers of tokens lie a digit above the closed form, 8.0247e10 and 1.6249e11,
+    # which the minimiser below confirms.
+    is_off = compute < 1e23
+    assert is_off or float(f"{found.num_tokens:.3g}") == tokens
+    assert found.num_tokens == pytest.approx(tokens, rel=4e-3)
     assert round(found.loss, 4) == loss
 
 
