@@ -9,8 +9,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 SETTINGS := constraints.txt pyproject.toml wardwise/pyproject.toml weightwise/pyproject.toml
 
 # Routing and scaling-law benchmark data, where a copy lies beside the repository.
-export WARDWISE_DATA ?= $(wildcard $(abspath ../shared/data/routing))
-export WEIGHTWISE_DATA ?= $(wildcard $(abspath ../shared/data/fp-scaling-law))
+# Without one they stay unset, and the tests that need them are skipped.
+ROUTING_DATA := $(wildcard $(abspath ../shared/data/routing))
+LAW_DATA := $(wildcard $(abspath ../shared/data/fp-scaling-law))
+ifneq ($(ROUTING_DATA),)
+export WARDWISE_DATA ?= $(ROUTING_DATA)
+endif
+ifneq ($(LAW_DATA),)
+export WEIGHTWISE_DATA ?= $(LAW_DATA)
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick lint format docs bench reproduce isolated fresh-clone clean
