@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 # Lowest first; parts in one layer do not import each other.
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "wardwise": (
-        ("site", "fleet.loss", "pharmacy"),
+        ("errors",),
+        ("journal", "site", "fleet.loss"),
+        ("pharmacy",),
         ("fleet.problem", "fleet.plan"),
         ("fleet.check", "fleet.schedule", "io", "flows"),
         ("fleet.search", "dynamism", "generate"),
@@ -34,7 +36,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("laws", "optim", "distributed"),
         ("lm", "vision", "clip", "distill"),
         ("train",),
-        ("recipes", "report"),
+        ("recipes", "report", "serve"),
         ("demo", "sweep"),
         ("cli",),
     ),

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 from wardwise.io.pharmacy import read_pharmacy, write_pharmacy
 from wardwise.io.pharmacy_logs import read_service_log
 from wardwise.pharmacy.advice import Promise, advise

@@ -12,7 +12,7 @@ from fhir.resources.R4B.medicationrequest import MedicationRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 from wardwise.io.fhir import (
     FhirError,
     dispense_bundle,

@@ -7,7 +7,7 @@ from hl7apy.parser import parse_message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 from wardwise.io.hl7 import Code, Hl7Error, parse, split_file
 from wardwise.io.hl7.encoding import STANDARD, Delimiters, escaped, unescaped
 from wardwise.io.hl7.message import MAX_BYTES, MAX_FIELD, MAX_SEGMENTS, assembled, encoded, line

@@ -13,10 +13,10 @@ from wardwise.dispenser.intake import Intake
 from wardwise.dispenser.mllp import Listener, Sender
 from wardwise.dispenser.prescriptions import Prescriptions
 from wardwise.dispenser.sinks import OrderList
-from wardwise.fleet.dispatch.journal import read_lines
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 from wardwise.io.hl7 import Hl7Error, Splitter, framed, parse, read_answer
 from wardwise.io.hl7.fields import now
+from wardwise.journal import read_lines
 
 MIDNIGHT = now().replace(hour=0, minute=0, second=0, microsecond=0)
 

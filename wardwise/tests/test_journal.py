@@ -18,10 +18,10 @@ from wardwise.fleet.dispatch import (
     Return,
     Submit,
 )
-from wardwise.fleet.dispatch.journal import format_line, read_lines
 from wardwise.fleet.problem import Instance, Place, Request, Robot
 from wardwise.fleet.schedule import schedule
 from wardwise.io import InputError
+from wardwise.journal import format_line, read_lines
 
 METRES = np.array([[0.0, 10.0, 20.0], [10.0, 0.0, 10.0], [20.0, 10.0, 0.0]])
 
@@ -120,7 +120,8 @@ def test_a_crash_at_any_byte_loses_the_unfinished_line_alone(tmp_path):
         if size < start:  # not even the first line: the day has not begun
             with pytest.raises(InputError, match="expected a journal, got no complete line"):
                 Dispatcher.replay(path)
-            assert Journal(path).is_empty
+            with Journal(path) as journal:
+                assert journal.is_empty
             assert path.read_bytes() == b""
             continue
         number = data[:size].count(b"\n") - 1
@@ -130,6 +131,18 @@ def test_a_crash_at_any_byte_loses_the_unfinished_line_alone(tmp_path):
             dispatcher.handle(event)
         assert state_of(dispatcher) == states[-1]
         assert path.read_bytes() == data
+        dispatcher.close()
+
+
+def test_two_writers_are_one_too_many(tmp_path):
+    """A journal that is open for writing is refused to others, and free again once it is closed."""
+    path = tmp_path / "day.jsonl"
+    write_day(path)
+    dispatcher = Dispatcher.resume(path)
+    with pytest.raises(InputError, match="it is in use"):
+        Dispatcher.resume(path)
+    dispatcher.close()
+    Dispatcher.resume(path).close()
 
 
 @pytest.mark.parametrize("text", ["a diary", "one line\nand another", '{"m":1}'])
@@ -168,11 +181,15 @@ def test_a_journal_that_holds_a_day_is_not_started_again(tmp_path):
     path = tmp_path / "day.jsonl"
     write_day(path)
     data = path.read_bytes()
-    with pytest.raises(ValueError, match="journal: expected an empty file"):
-        Dispatcher(INSTANCE, PLAN, POLICY, Journal(path))
+    with (
+        Journal(path) as journal,
+        pytest.raises(ValueError, match="journal: expected an empty file"),
+    ):
+        Dispatcher(INSTANCE, PLAN, POLICY, journal)
     assert path.read_bytes() == data
     resumed = Dispatcher.resume(path, fsync="always")
     resumed.advance(100.0)
+    resumed.close()
     assert Dispatcher.replay(path).last.number == len(EVENTS) + 1
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from wardwise.dispenser import Faults, Robot, RobotClient, Stock, Timing, criteria_of
 from wardwise.dispenser.link import Link
-from wardwise.fleet.dispatch.journal import read_lines
 from wardwise.io.wwks2 import MessageError, messages, parts, write
 from wardwise.io.wwks2.parts import CancelStatus, Criteria, OutputPriority, OutputStatus, State
+from wardwise.journal import read_lines
 from wardwise.pharmacy.generate import generate_pharmacy
 from wardwise.pharmacy.problem import Line, Order
 

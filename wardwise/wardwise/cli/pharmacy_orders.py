@@ -18,7 +18,7 @@ from wardwise.dispenser.intake import Intake
 from wardwise.dispenser.mllp import PORT, Listener
 from wardwise.dispenser.prescriptions import Prescriptions
 from wardwise.dispenser.sinks import OrderList
-from wardwise.io.errors import InputError, quote
+from wardwise.errors import InputError, quote
 from wardwise.io.fhir import read_requests
 from wardwise.io.files import write_text
 from wardwise.io.hl7 import Hl7Error, parse, read_items, split_file

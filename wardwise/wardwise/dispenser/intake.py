@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from wardwise.dispenser.prescriptions import Plan, Prescriptions
-from wardwise.fleet.dispatch.journal import Journal, read_lines
-from wardwise.io.errors import InputError, quote
+from wardwise.errors import InputError, quote
 from wardwise.io.hl7 import Code, Hl7Error, answer, parse, read_items, write_dispensed
 from wardwise.io.hl7.fields import now
+from wardwise.journal import Journal, read_lines
 
 if TYPE_CHECKING:
     import os

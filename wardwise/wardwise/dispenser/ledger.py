@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wardwise.dispenser.stock import Stock, StoredPack, by_article
-from wardwise.fleet.dispatch.journal import Journal, read_lines
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 from wardwise.io.wwks2 import parse, write
 from wardwise.io.wwks2.codec import decode, encode
 from wardwise.io.wwks2.messages import OutputMessage, OutputRequest
 from wardwise.io.wwks2.parts import Box, OutputPriority, OutputStatus, Pack
 from wardwise.io.wwks2.xml import format_xml, parse_xml
+from wardwise.journal import Journal, read_lines
 
 if TYPE_CHECKING:
     import os

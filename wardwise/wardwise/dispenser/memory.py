@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wardwise.dispenser.orders import Outcome
-from wardwise.fleet.dispatch.journal import Journal, read_lines
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 from wardwise.io.wwks2 import parse, write
 from wardwise.io.wwks2.messages import OutputMessage, OutputRequest
 from wardwise.io.wwks2.parts import OutputDetails
+from wardwise.journal import Journal, read_lines
 
 if TYPE_CHECKING:
     import os

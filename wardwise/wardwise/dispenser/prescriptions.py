@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import quote
+from wardwise.errors import quote
 from wardwise.io.hl7 import Code, Hl7Error
 from wardwise.io.prescriptions import Action, Given, order_of
 from wardwise.pharmacy.problem import Order  # noqa: TC001, journals need the types

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 from wardwise.io.files import read_text
 from wardwise.io.json import parse_json, read_json, read_plan, write_json, write_plan
 from wardwise.io.lackner import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from wardwise.io.errors import InputError, quote
+from wardwise.errors import InputError, quote
 from wardwise.io.text import LARGEST
 
 if TYPE_CHECKING:

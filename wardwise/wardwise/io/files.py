@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 
 # A day with 4000 places and two matrices takes about 0.5 GB of JSON.
 MAX_BYTES = 512 * 1024 * 1024

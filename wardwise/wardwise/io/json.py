@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wardwise.errors import InputError
 from wardwise.fleet.plan import Plan
 from wardwise.fleet.problem import Instance
 from wardwise.io.documents import layout, validated
-from wardwise.io.errors import InputError
 from wardwise.io.files import read_text, write_text
 from wardwise.io.geometry import euclidean
 from wardwise.io.schemas import (

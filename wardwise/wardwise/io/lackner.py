@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wardwise.errors import InputError, quote
 from wardwise.fleet.problem import NUM_PRIORITIES, Kind, Place, Request
-from wardwise.io.errors import InputError, quote
 from wardwise.io.files import read_text
 from wardwise.io.geometry import euclidean
 from wardwise.io.plain import DEPOT_ID, plain_instance, write_plain

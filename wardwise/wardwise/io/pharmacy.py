@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from wardwise.errors import InputError, quote
 from wardwise.io.documents import layout, validated
-from wardwise.io.errors import InputError, quote
 from wardwise.io.files import read_text, write_text
 from wardwise.io.pharmacy_tables import format_bins, format_orders, read_bins, read_orders
 from wardwise.pharmacy import service_time

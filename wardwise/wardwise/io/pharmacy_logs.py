@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 from wardwise.io.files import read_text
 from wardwise.io.pharmacy_tables import (
     BIN_COLUMNS,

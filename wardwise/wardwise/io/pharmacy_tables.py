@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wardwise.io.errors import InputError, quote
+from wardwise.errors import InputError, quote
 from wardwise.io.files import read_text, write_text
 from wardwise.io.text import LARGEST, Row, decimal
 from wardwise.pharmacy.problem import Bin, Line, Order, Priority

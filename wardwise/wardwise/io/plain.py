@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wardwise.errors import InputError
 from wardwise.fleet.problem import Instance, Place, Request, Robot
-from wardwise.io.errors import InputError
 from wardwise.io.files import write_text
 
 if TYPE_CHECKING:

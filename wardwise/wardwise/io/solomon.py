@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wardwise.errors import InputError
 from wardwise.fleet.problem import Place, Request
-from wardwise.io.errors import InputError
 from wardwise.io.files import read_text
 from wardwise.io.geometry import euclidean
 from wardwise.io.plain import DEPOT_ID, plain_instance, write_plain

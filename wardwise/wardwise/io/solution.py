@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import InputError, quote
+from wardwise.errors import InputError, quote
 from wardwise.io.files import read_text, write_text
 from wardwise.io.text import Row, decimal, rows
 

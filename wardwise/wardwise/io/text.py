@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import InputError, quote
+from wardwise.errors import InputError, quote
 
 if TYPE_CHECKING:
     import os

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wardwise.errors import InputError, quote
 from wardwise.fleet.problem import Place, Request
-from wardwise.io.errors import InputError, quote
 from wardwise.io.files import read_text
 from wardwise.io.geometry import euclidean
 from wardwise.io.plain import plain_instance, write_plain

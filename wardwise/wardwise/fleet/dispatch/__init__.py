@@ -24,12 +24,12 @@ from wardwise.fleet.dispatch.events import (
     Submit,
     order_events,
 )
-from wardwise.fleet.dispatch.journal import Journal
 from wardwise.fleet.dispatch.outlook import Outcome, Step
 from wardwise.fleet.dispatch.policy import Policy
 from wardwise.fleet.dispatch.record import Record
 from wardwise.fleet.dispatch.reoptimise import Improver, relocate
 from wardwise.fleet.dispatch.warm import warm_up
+from wardwise.journal import Journal
 
 __all__ = [
     "Advance",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Self
 
+from wardwise.errors import InputError
 from wardwise.fleet.dispatch import outlook
 from wardwise.fleet.dispatch.border import require_event, require_plan, revealed
 from wardwise.fleet.dispatch.breakdown import breakdown, return_to_service
@@ -22,14 +23,13 @@ from wardwise.fleet.dispatch.events import (
     Submit,
     parse_event,
 )
-from wardwise.fleet.dispatch.journal import Journal, format_line, read_lines
 from wardwise.fleet.dispatch.policy import Policy
 from wardwise.fleet.dispatch.record import Record, header, parse_header
 from wardwise.fleet.dispatch.recovery import delay
 from wardwise.fleet.dispatch.reoptimise import adopt, better_routes, relocate
 from wardwise.fleet.dispatch.rules import decide
 from wardwise.fleet.dispatch.state import clock
-from wardwise.io.errors import InputError
+from wardwise.journal import Journal, format_line, read_lines
 
 if TYPE_CHECKING:
     import os
@@ -135,11 +135,23 @@ class Dispatcher:
     def resume(cls, path: str | os.PathLike[str], *, fsync: str | float = "never") -> Self:
         """Rebuild a day from its journal, and go on writing there.
 
-        An unfinished last line is cut off. See `replay` and `Journal`.
+        An unfinished last line is cut off. See `replay`, `Journal` and `close`.
         """
-        dispatcher = cls.replay(path)
-        dispatcher._journal = Journal(path, fsync=fsync)
+        next(read_lines(path), None)  # a file that is missing must not become an empty journal
+        journal = Journal(path, fsync=fsync)
+        try:
+            dispatcher = cls.replay(path)
+        except BaseException:
+            journal.close()
+            raise
+        dispatcher._journal = journal
         return dispatcher
+
+    def close(self) -> None:
+        """Close the journal, if there is one; the day can be resumed from it."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
 
     def submit(self, request: Request, now_s: float) -> Decision:
         """Decide about a request that becomes known now.

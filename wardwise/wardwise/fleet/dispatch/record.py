@@ -6,11 +6,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wardwise.errors import InputError
 from wardwise.fleet.dispatch.events import event_document
-from wardwise.fleet.dispatch.journal import SCHEMA
 from wardwise.fleet.dispatch.policy import Policy
 from wardwise.fleet.plan import Plan, Stop, Trip
-from wardwise.io.errors import InputError
 from wardwise.io.json import format_json, parse_json
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from wardwise.fleet.dispatch.decision import Cancellation, Decision
     from wardwise.fleet.dispatch.events import Event
     from wardwise.fleet.problem import Instance
+
+SCHEMA = "wardwise/journal/1"
 
 
 @dataclass(frozen=True, kw_only=True)

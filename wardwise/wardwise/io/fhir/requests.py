@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import InputError, quote
+from wardwise.errors import InputError, quote
 from wardwise.io.fhir.tree import FhirError, Node, parse
 from wardwise.io.files import read_text
 from wardwise.io.prescriptions import Item, packs

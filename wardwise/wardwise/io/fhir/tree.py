@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from wardwise.io.errors import quote
+from wardwise.errors import quote
 from wardwise.io.text import LARGEST
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import quote
+from wardwise.errors import quote
 from wardwise.io.hl7.errors import Code, Hl7Error
 
 if TYPE_CHECKING:

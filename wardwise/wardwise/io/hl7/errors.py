@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from wardwise.io.errors import MAX_PROBLEM
+from wardwise.errors import MAX_PROBLEM
 
 
 class Code(IntEnum):

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import quote
+from wardwise.errors import quote
 from wardwise.io.hl7.errors import Code
 from wardwise.io.text import LARGEST
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import quote
+from wardwise.errors import quote
 from wardwise.io.hl7.errors import Code, Hl7Error
 from wardwise.io.hl7.fields import choice, identifier, moment, number, required, word
 from wardwise.io.prescriptions import Action, Item, most_urgent, packs

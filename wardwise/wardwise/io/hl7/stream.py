@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import InputError, quote
+from wardwise.errors import InputError, quote
 from wardwise.io.files import MAX_BYTES as MAX_FILE_BYTES
 from wardwise.io.hl7.errors import Code, Hl7Error
 from wardwise.io.hl7.message import MAX_BYTES

@@ -16,7 +16,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from wardwise.io.errors import quote
+from wardwise.errors import quote
 from wardwise.io.wwks2.errors import MessageError, Reason
 from wardwise.io.wwks2.xml import Node, unescaped
 

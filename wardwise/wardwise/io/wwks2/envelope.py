@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import quote
+from wardwise.errors import quote
 from wardwise.io.wwks2.codec import decode, encode
 from wardwise.io.wwks2.errors import MessageError, Reason
 from wardwise.io.wwks2.messages import KINDS

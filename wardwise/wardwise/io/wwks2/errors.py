@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from wardwise.io.errors import MAX_PROBLEM
+from wardwise.errors import MAX_PROBLEM
 
 MAX_ID = 64
 

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 from wardwise.io.files import MAX_BYTES as MAX_FILE_BYTES
 from wardwise.io.wwks2.envelope import Envelope, parse
 from wardwise.io.wwks2.errors import MessageError, Reason

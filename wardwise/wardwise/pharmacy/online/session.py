@@ -1,37 +1,34 @@
 """A scheduler with a journal: what was decided is on disk before anybody acts on it.
 
-The journal has one JSON object a line, appended and never changed: first what the day began with,
-as a digest, then each event with its decisions. A line carries its number and a checksum, and is
-forced to the disk before the decisions are handed out. A line that does not end was never answered
-and is cut off when the file is opened. A restart feeds all events to a fresh scheduler, which must
-decide the same; whoever is not sure whether an event arrived sends it again under its number and
-gets the answer that it got, or would have got.
+The journal (`wardwise.journal`) holds first what the day began with, as a digest, then each event
+with its decisions. A line is forced to the disk before the decisions are handed out. A line that
+does not end was never answered and is cut off when the file is opened. A restart feeds all events
+to a fresh scheduler, which must decide the same; whoever is not sure whether an event arrived sends
+it again under its number and gets the answer that it got, or would have got.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import re
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from wardwise.errors import InputError
+from wardwise.journal import Journal, read_lines
 from wardwise.pharmacy.online.events import Decision, Event
 from wardwise.pharmacy.online.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
     from wardwise.pharmacy.online.state import Setup
 
-SCHEMA = "wardwise/pharmacy-journal/1"
-_CHECKSUM = re.compile(rb',"crc":"([0-9a-f]{8})"\}\n')
+SCHEMA = "wardwise/pharmacy-journal/2"
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 _DECISIONS: TypeAdapter[tuple[Decision, ...]] = TypeAdapter(tuple[Decision, ...])
 
@@ -48,9 +45,9 @@ class Session:
 
     Raises
     ------
-    ValueError
+    InputError
         Naming file and line if the journal is damaged, belongs to another day, or its decisions
-        are not those of this scheduler.
+        are not those of this scheduler; or if another session has it open.
     OSError
         If the file cannot be opened.
     """
@@ -60,11 +57,11 @@ class Session:
         self.scheduler = Scheduler(setup)
         self._answers: list[tuple[Event, tuple[Decision, ...]]] = []
         self._is_broken = False
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._journal = Journal(path, fsync="always")
         try:
             self._resume(_digest(setup))
         except BaseException:
-            os.close(self._file)
+            self._journal.close()
             raise
 
     @property
@@ -112,7 +109,7 @@ class Session:
             "decisions": _DECISIONS.dump_python(decisions, mode="json"),
         }
         try:
-            self._append(document)
+            self._journal.append(document)
         except BaseException:
             self._is_broken = True  # the scheduler is ahead of its journal
             raise
@@ -121,7 +118,7 @@ class Session:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        self._journal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -134,58 +131,31 @@ class Session:
     ) -> None:
         self.close()
 
-    def _append(self, document: dict[str, Any]) -> None:
-        rest = memoryview(_line(document))
-        while rest:
-            rest = rest[os.write(self._file, rest) :]
-        os.fsync(self._file)
-
     def _resume(self, digest: str) -> None:
-        """Cut off what does not end, live through the rest, begin a new file."""
-        data = self.path.read_bytes()
-        size = data.rfind(b"\n") + 1
-        os.ftruncate(self._file, size)
-        lines = data[:size].splitlines(keepends=True)
-        if not lines:
-            self._append({"n": 0, "schema": SCHEMA, "setup": digest})
+        """Live through the journal, or begin a new one."""
+        if self._journal.is_empty:
+            self._journal.append({"n": 0, "schema": SCHEMA, "setup": digest})
             return
-        for number, line in enumerate(lines):
-            document = self._parse(number, line)
-            if number:
-                self._replay(number, document)
+        for line, _, document in read_lines(self.path):
+            if line > 1:
+                self._replay(line, document)
             elif document.get("schema") != SCHEMA:
-                self._fail(number, f"expected schema {SCHEMA}, got {document.get('schema')!r}")
+                self._fail(line, f"expected schema {SCHEMA}, got {document.get('schema')!r}")
             elif document.get("setup") != digest:
-                self._fail(number, "the journal belongs to another day, machine or policy")
+                self._fail(line, "the journal belongs to another day, machine or policy")
 
-    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
-        start = line.rfind(b',"crc":"')
-        checksum = _CHECKSUM.fullmatch(line, max(start, 0))
-        if checksum is None or int(checksum[1], 16) != zlib.crc32(line[:start]):
-            self._fail(number, "expected a line with a valid checksum")
-        document: dict[str, Any] = json.loads(line)
-        if document.get("n") != number:
-            self._fail(number, f"expected number {number}, got {document.get('n')!r}")
-        return document
-
-    def _replay(self, number: int, document: dict[str, Any]) -> None:
+    def _replay(self, line: int, document: dict[str, Any]) -> None:
         try:
             event = _EVENT.validate_python(document.get("event"))
             stored = _DECISIONS.validate_python(document.get("decisions"))
         except ValidationError as error:
-            self._fail(number, f"expected an event with its decisions, got {error.errors()[0]}")
+            self._fail(line, f"expected an event with its decisions, got {error.errors()[0]}")
         if self.scheduler.handle(event) != stored:
-            self._fail(number, "the scheduler decides otherwise now")
+            self._fail(line, "the scheduler decides otherwise now")
         self._answers.append((event, stored))
 
-    def _fail(self, number: int, problem: str) -> NoReturn:
-        raise ValueError(f"{self.path}:{number + 1}: {problem}")
-
-
-def _line(document: dict[str, Any]) -> bytes:
-    """Text of a line, with its checksum and line end."""
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()[:-1]
-    return b'%s,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+    def _fail(self, line: int, problem: str) -> NoReturn:
+        raise InputError(self.path, problem, line=line)
 
 
 def _digest(setup: Setup) -> str:

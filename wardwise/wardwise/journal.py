@@ -1,14 +1,18 @@
 """The journal: one JSON object a line, appended and never changed.
 
 A line carries its number and a checksum of all that stands before it in the line.
-The first line, number 0, tells how the day began; each further line is an event
-with the answer it got. Only a line that ends is valid: what a crash leaves behind
-the last line end is dropped when the file is opened for writing, and ignored when
-it is read. Anything else that does not fit is an error with the number of its line.
+The first line, number 0, tells what the journal is of; each further line is an event,
+with the answer it got if there is one. Only a line that ends is valid: what a crash
+leaves behind the last line end is dropped when the file is opened for writing, and
+ignored when it is read. Anything else that does not fit is an error with the number
+of its line.
+
+One process writes: a journal that is open for writing is locked until it is closed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -18,14 +22,12 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wardwise.io.errors import InputError
+from wardwise.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
-
-SCHEMA = "wardwise/journal/1"
 
 _CHECKSUM = re.compile(rb',"crc":"([0-9a-f]{8})"\}')
 _BLOCK = 65536
@@ -51,7 +53,8 @@ class Journal:
     ValueError
         If `fsync` is none of these.
     InputError
-        If what would be cut off is not the beginning of a line: the file is no journal.
+        If what would be cut off is not the beginning of a line: the file is no journal; or
+        if it is open for writing elsewhere.
     OSError
         If the file cannot be opened.
     """
@@ -65,12 +68,11 @@ class Journal:
         self.path = Path(path)
         self._interval_s = interval_s
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._size = _end_of_last_line(self._file)
-        rest = os.pread(self._file, len(_START), self._size)
-        if rest != _START[: len(rest)]:
+        try:
+            self._size = self._cut_unfinished_line()
+        except BaseException:
             os.close(self._file)
-            raise InputError(self.path, "expected a journal, got a last line that is not of one")
-        os.ftruncate(self._file, self._size)
+            raise
         self._synced_s = time.monotonic()
 
     @property
@@ -114,6 +116,20 @@ class Journal:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _cut_unfinished_line(self) -> int:
+        """Lock the file and leave whole lines in it; returns its size."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            problem = "expected a journal that nobody writes, it is in use; close the other first"
+            raise InputError(self.path, problem) from None
+        size = _end_of_last_line(self._file)
+        rest = os.pread(self._file, len(_START), size)
+        if rest != _START[: len(rest)]:
+            raise InputError(self.path, "expected a journal, got a last line that is not of one")
+        os.ftruncate(self._file, size)
+        return size
 
     def _sync(self) -> None:
         os.fsync(self._file)
