@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,24 @@ def test_tables_and_diagrams_are_current():
     """What README and docs show is what the results files and the sources say."""
     stale = [p for p in render.pages() if render.rendered(p) != p.read_text(encoding="utf-8")]
     assert stale == [], "run python -m tools.render"
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "verdict"),
+    [(0.2, 0.1, "yes"), (0.05, 0.1, "yes, within the spread"), (-0.2, 0.1, "**no**")],
+)
+def test_claims_stand_beside_what_was_found(value, spread, verdict):
+    """Mean and spread over seeds, and whether the sign is the paper's; other rows are left out."""
+    detail = {"claim": "a beats b", "paper": "said", "by_seed": [0.1, 0.3], "spread": spread}
+    stamp = {"machine": "m", "date": "2026-01-01", "commit": "abc"}
+    row = results.Row(
+        system="moe", name="gap", value=value, unit="nats", goal=(">=", 0.0), detail=detail, **stamp
+    )
+    table = render.claims([row, replace(row, name="other", detail={})])
+    assert table.splitlines()[3:] == [
+        f"| a beats b | said | {value} ± {spread} nats, 2 seeds | {verdict} | 2026-01-01, abc |"
+    ]
+    assert render.claims([]) == "\nNothing measured yet.\n"
 
 
 def test_results_rows_are_complete():

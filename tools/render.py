@@ -6,6 +6,7 @@ A page asks for a table by a pair of comments:
     <!-- /results -->
 
 (the system, then shell patterns of the names to show, none for all)
+for what papers claim beside what was found by `<!-- claims:moe study_* -->` … `<!-- /claims -->`,
 and for the import diagram by `<!-- imports:wardwise -->` … `<!-- /imports -->`.
 
     python -m tools.render [--check]
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES = ("README.md", "wardwise/README.md", "weightwise/README.md", "docs/**/*.md")
-BLOCK = re.compile(r"<!-- (results|imports):([\w *.-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- (results|claims|imports):([\w *.-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)
 
 
 def main(arguments: list[str]) -> int:
@@ -60,18 +61,23 @@ def _fill(match: re.Match[str]) -> str:
         body = imports.diagram(argument)
     else:
         system, *patterns = argument.split()
-        body = table(system, patterns)
+        rows = newest_rows(system, patterns)
+        body = claims(rows) if kind == "claims" else table(rows)
     return f"<!-- {kind}:{argument} -->\n{body}\n<!-- /{kind} -->"
 
 
-def table(system: str, patterns: list[str]) -> str:
-    """Markdown table of a system's newest rows whose names fit any of the patterns."""
-    rows = [
+def newest_rows(system: str, patterns: list[str]) -> list[results.Row]:
+    """A system's newest rows whose names fit any of the patterns."""
+    return [
         row
         for path in sorted(results.ROOT.glob(f"*/*/results/{system}.jsonl"))
         for row in results.newest(results.read(path))
         if not patterns or any(fnmatchcase(row.name, pattern) for pattern in patterns)
     ]
+
+
+def table(rows: list[results.Row]) -> str:
+    """Markdown table of rows with their goals."""
     if not rows:
         return "\nNothing measured yet.\n"
     lines = ["", "| figure | value | goal | | peer | date, commit |", "|---|---:|---:|---|---|---|"]
@@ -85,6 +91,40 @@ def table(system: str, patterns: list[str]) -> str:
         )
     machines = "; ".join(sorted({row.machine for row in rows}))
     return "\n".join([*lines, "", f"Measured on: {machines}.", ""])
+
+
+def claims(rows: list[results.Row]) -> str:
+    """Markdown table of what a paper claims and what was found, of the rows that are claims."""
+    rows = [row for row in rows if "claim" in row.detail]
+    if not rows:
+        return "\nNothing measured yet.\n"
+    head = [
+        "",
+        "| claim | paper | here | same direction? | date, commit |",
+        "|---|---|---:|---|---|",
+    ]
+    lines = [
+        f"| {row.detail['claim']} | {row.detail['paper']} | {_found(row)} | {_verdict(row)} "
+        f"| {row.date}, {row.commit} |"
+        for row in rows
+    ]
+    return "\n".join([*head, *lines, ""])
+
+
+def _found(row: results.Row) -> str:
+    """Mean, and over several seeds the standard deviation."""
+    text = f"{row.value:.3g} {row.unit}".strip()
+    if "spread" not in row.detail:
+        return text
+    seeds = len(row.detail["by_seed"])
+    return f"{row.value:.3g} ± {row.detail['spread']:.2g} {row.unit}, {seeds} seeds"
+
+
+def _verdict(row: results.Row) -> str:
+    """Whether the sign is the paper's, and whether the seeds leave a doubt."""
+    answer = {True: "yes", False: "**no**", None: ""}[row.is_met]
+    is_doubtful = abs(row.value) < row.detail.get("spread", 0.0)
+    return answer + (", within the spread" if is_doubtful else "")
 
 
 if __name__ == "__main__":
