@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, MoEConfig
-from weightwise.lm.convert import config_of, read_hunyuan, write_hunyuan
+from weightwise.lm.convert import read_hunyuan, write_hunyuan
+from weightwise.lm.hunyuan import config_of
+from weightwise.lm.tensor_file import fresh_folder
 from weightwise.recipes import hunyuan_large
 
 if TYPE_CHECKING:
@@ -119,7 +121,10 @@ def saved(tmp_path: Path) -> Path:
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling: expected"),
         ({"hidden_size": 24}, "expected shape"),
         ({"num_hidden_layers": 2}, r"layers\.2\..*got unknown"),
-        ({"num_hidden_layers": 4}, r"blocks\.3\..*expected once and whole"),
+        ({"num_hidden_layers": 4}, r"layers\.3\..*expected in the checkpoint, found none"),
+        ({"quantization_config": {"bits": 8}}, "quantization_config: expected None, got"),
+        ({"num_key_value_heads": 4}, "num_kv_heads: expected a divisor"),
+        ({"hidden_size": None}, "width"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, change: dict, message: str) -> None:
@@ -142,7 +147,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         read_hunyuan(folder)
     name = "model.layers.1.mlp.experts.3.up_proj.weight"
     save_file({key: value for key, value in weights.items() if key != name}, file)
-    with pytest.raises(ValueError, match=r"blocks\.1\.ffn\.experts\.gate_up: expected once"):
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.experts\.3\.up_proj.*found none"):
         read_hunyuan(folder)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match="expected a whole safetensors file"):
@@ -162,5 +167,64 @@ def test_models_of_another_family_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ffn\.num_shared: expected at least 1"):
         write_hunyuan(LanguageModel(alone), tmp_path)
     folder = saved(tmp_path)
-    with pytest.raises(ValueError, match=r"expected no config\.json"):
+    with pytest.raises(ValueError, match="expected a new or an empty folder"):
         write_hunyuan(LanguageModel(CONFIG), folder)
+
+
+def test_types_and_doubles_are_named(tmp_path: Path) -> None:
+    """Whole numbers, experts of two types, a tensor in two files."""
+    folder = saved(tmp_path)
+    file = next(folder.glob("*.safetensors"))
+    weights = load_file(file)
+    name = "model.layers.1.mlp.experts.3.up_proj.weight"
+    save_file(weights | {name: weights[name].to(torch.int8)}, file)
+    with pytest.raises(ValueError, match=r"3\.up_proj\.weight: expected type F32, .*, got I8"):
+        read_hunyuan(folder)
+    save_file(weights | {name: weights[name].bfloat16()}, file)
+    with pytest.raises(ValueError, match=r"up_proj\.weight: expected F32 as the other experts"):
+        read_hunyuan(folder)
+    save_file(weights, file)
+    save_file({name: weights[name]}, folder / "more.safetensors")
+    index = folder / "model.safetensors.index.json"
+    places = json.loads(index.read_text(encoding="utf-8"))
+    places["weight_map"]["again"] = "more.safetensors"
+    index.write_text(json.dumps(places), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"up_proj\.weight: expected once"):
+        read_hunyuan(folder)
+
+
+def test_stacked_experts_and_a_float32_router_are_read(tmp_path: Path) -> None:
+    """Experts in one tensor, as transformers has them in memory; types stay as they were."""
+    model = built().bfloat16()
+    model.blocks[1].ffn.router.float()
+    write_hunyuan(model, tmp_path)
+    file = next(tmp_path.glob("*.safetensors"))
+    weights = load_file(file)
+    for layer in range(CONFIG.num_layers):
+        experts = model.blocks[layer].ffn.experts
+        prefix = f"model.layers.{layer}.mlp.experts."
+        weights = {key: value for key, value in weights.items() if not key.startswith(prefix)}
+        weights[prefix + "gate_up_proj"] = experts.gate_up.detach()
+        weights[prefix + "down_proj"] = experts.down.detach()
+    save_file(weights, file)
+    back = read_hunyuan(tmp_path)
+    assert back.blocks[1].ffn.router.weight.dtype == torch.float32
+    assert back.blocks[0].ffn.router.weight.dtype == torch.bfloat16
+    for name, weight in back.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+
+
+def test_nothing_is_left_of_what_did_not_work(tmp_path: Path) -> None:
+    """A full disk or an error in the middle leave no folder; what a kill has left is removed."""
+    full = pytest.raises(ValueError, match=r"new: expected 1000000000\.0 GB of free disk, got")
+    with full, fresh_folder(tmp_path / "new", 10**18):
+        pass
+    with pytest.raises(KeyError), fresh_folder(tmp_path / "new", 1) as partial:
+        (partial / "file").write_text("half")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".partial-new").mkdir()
+    (tmp_path / ".partial-new" / "file").write_text("killed")
+    with fresh_folder(tmp_path / "new", 1) as partial:
+        (partial / "other").write_text("whole")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "other"]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightwise.lm import Tokenizer, train_tokenizer
+from weightwise.lm.tiktoken import CHAT_TOKENS
 
 TEXTS = [
     "def add(left: int, right: int) -> int:\n    return left + right\n",
@@ -82,3 +83,19 @@ def test_bad_input_is_named(tmp_path):
     (tmp_path / "other.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"other\.json: expected a tokenizer\.json"):
         Tokenizer.load(tmp_path / "other.json")
+
+
+def test_chat_tokens_follow_the_end_marker():
+    """Where they are asked for, each has an id of its own and no text is encoded to it."""
+    chatty = train_tokenizer(TEXTS, 300, chat_tokens=True)
+    assert list(chatty.special_tokens.items()) == [
+        ("<|endoftext|>", 0),
+        *((name, number) for number, name in enumerate(CHAT_TOKENS, 1)),
+    ]
+    assert (chatty.vocab_size, chatty.eos_id, chatty.pad_id, chatty.bos_id) == (300, 0, 3, None)
+    ids = chatty.encode("a<|eos|>b")
+    assert not set(ids) & set(chatty.special_tokens.values())
+    assert chatty.decode([1, *ids, 2]) == "a<|eos|>b"
+    assert chatty.decode([1, *ids, 2], with_specials=True) == "<|startoftext|>a<|eos|>b<|eos|>"
+    with pytest.raises(ValueError, match="vocab_size: expected at least 263, got 262"):
+        train_tokenizer(TEXTS, 262, chat_tokens=True)
