@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from weightwise.lm.chat import Message
-from weightwise.lm.post.calls import GeneratorError, Request
+from weightwise.lm.post.calls import Request
 from weightwise.lm.post.tasks import (
     DOMAINS,
     TASKS,
@@ -102,7 +102,7 @@ def test_bad_settings_are_named():
         TaskGenerator(1.5)
     with pytest.raises(ValueError, match="num_tasks: expected at least 1, got 0"):
         task_seeds(0, 1)
-    with pytest.raises(GeneratorError, match="expected domain arithmetic, strings, lists"):
+    with pytest.raises(ValueError, match="expected domain arithmetic, strings, lists"):
         ask(TaskGenerator(), "respond", domain="code")
     assert [seed.domain for seed in task_seeds(4, 1)] == [*DOMAINS, DOMAINS[0]]
     assert len({seed.id for seed in task_seeds(50, 1)}) == 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -42,6 +43,22 @@ Routes = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Numbers(SynthesisConfig):
+    """Numbers of the pipeline, checked by the command: the parser would frame what is wrong."""
+
+    def __post_init__(self) -> None:
+        """Check nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Servers(EndpointConfig):
+    """How to speak to servers, checked by the command as well."""
+
+    def __post_init__(self) -> None:
+        """Check nothing."""
+
+
 def synthesize_command(
     seeds: Seeds,
     /,
@@ -53,8 +70,8 @@ def synthesize_command(
     prompts: Path | None = None,
     num_tasks: int = 1000,
     max_batch: int = 32,
-    config: tyro.conf.OmitArgPrefixes[SynthesisConfig] = SynthesisConfig(),  # noqa: B008
-    endpoint: tyro.conf.OmitArgPrefixes[EndpointConfig] = EndpointConfig(),  # noqa: B008
+    numbers: tyro.conf.OmitArgPrefixes[_Numbers] = _Numbers(),
+    servers: tyro.conf.OmitArgPrefixes[_Servers] = _Servers(),
     as_json: Json = False,
 ) -> int:
     """Make chats and preferences from seeds, or go on with what was stopped.
@@ -73,10 +90,12 @@ def synthesize_command(
         prompts: Prompt bank, a TOML file. Default: the one that comes with the library.
         num_tasks: With the seeds tasks: how many.
         max_batch: Requests at a time in a model of this process.
-        config: Numbers of the pipeline.
-        endpoint: How to speak to servers.
+        numbers: Numbers of the pipeline.
+        servers: How to speak to servers.
         as_json: Print one JSON object.
     """
+    config = SynthesisConfig(**vars(numbers))
+    endpoint = EndpointConfig(**vars(servers))
     is_builtin = seeds == TASKS
     bank = read_bank() if prompts is None else read_bank(prompts)
     material = (
@@ -197,7 +216,9 @@ def _tell(result: SynthesisResult, *, as_json: bool) -> None:
     table = Table("stage", "in", "made", "out", "dropped")
     for one in result.stages:
         reasons = ", ".join(f"{count} {reason}" for reason, count in one.dropped.items())
-        table.add_row(one.stage, str(one.num_in), str(one.num_made), str(one.num_out), reasons)
+        table.add_row(
+            one.stage, str(one.num_in), str(one.num_made or ""), str(one.num_out), reasons
+        )
     Console().print(table)
     chats, preferences = result.num_chats, result.num_preferences
     print(

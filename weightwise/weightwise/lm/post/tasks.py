@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weightwise.lm.post.calls import Completion, GeneratorError
+from weightwise.lm.post.calls import Completion
 from weightwise.lm.post.consistency import final_answer, normalise
 from weightwise.lm.post.instructions import Seed, derive_seed
 
@@ -253,7 +253,7 @@ class TaskGenerator:
 
     def _complete(self, request: Request) -> Completion:
         if request.domain not in DOMAINS:
-            raise GeneratorError(
+            raise ValueError(
                 f"{self.name}: expected domain {', '.join(DOMAINS)}, got {request.domain!r}"
             )
         draw = np.random.default_rng(derive_seed(request.seed, request.purpose, request.subject))
