@@ -1,11 +1,17 @@
 """The generator that is a model of ours, in this process."""
 
+import socket
+import threading
+import time
+
 import pytest
 import torch
 
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, SwiGLUConfig, train_tokenizer
 from weightwise.lm.chat import Message
+from weightwise.lm.decoder import Decoder
 from weightwise.lm.post.calls import CallLog, Request
+from weightwise.lm.post.endpoint import EndpointConfig, EndpointGenerator
 from weightwise.lm.post.model_generator import ModelGenerator
 
 TEXTS = ["What is 2 + 3? Answer: 5", "Spell the word planet backwards."] * 20
@@ -79,3 +85,30 @@ def test_bad_settings_are_named(model, tokenizer):
         ModelGenerator(model, tokenizer, name="m", max_batch=0)
     with pytest.raises(ValueError, match="tokenizer: expected chat tokens"):
         ModelGenerator(model, train_tokenizer(TEXTS, 300), name="m")
+
+
+def test_our_server_gives_the_same_answers(model, tokenizer):
+    """Through HTTP or in this process: the same model says the same."""
+    pytest.importorskip("fastapi")
+    uvicorn = pytest.importorskip("uvicorn")
+    from weightwise.serve.app import create_app
+    from weightwise.serve.engine import Engine
+
+    engine = Engine(Decoder(model, tokenizer, num_slots=4), max_queue=64)
+    app = create_app(engine, tokenizer, name="tiny")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            remote = EndpointGenerator(url, EndpointConfig())
+            asked = [*requests(0.0), *requests(0.8)]
+            answers = dict(remote.generate(asked))
+            assert remote.name == f"{url}#tiny"
+        finally:
+            server.should_exit = True
+            thread.join()
+    assert answers == dict(ModelGenerator(model, tokenizer, name="m").generate(asked))

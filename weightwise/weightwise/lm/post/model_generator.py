@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from weightwise.lm import decoder
 from weightwise.lm.chat import ChatTemplate
 from weightwise.lm.post.calls import Completion
-from weightwise.lm.sampling import SamplingConfig
+from weightwise.lm.sampling import CHAT_SAMPLING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 class ModelGenerator:
     """Generates with a model, many requests at a time.
 
-    What a request gets depends on its own seed and not on the others, up to the order of additions.
+    Tokens are chosen as the released Hunyuan-Large does, at the temperature of the request. What a
+    request gets depends on its own seed and not on the others, up to the order of additions.
 
     Parameters
     ----------
@@ -86,7 +88,7 @@ class ModelGenerator:
         return decoder.Request(
             prompt=prompt,
             max_new_tokens=min(request.max_new_tokens, room),
-            sampling=SamplingConfig(temperature=request.temperature),
+            sampling=replace(CHAT_SAMPLING, temperature=request.temperature),
             seed=request.seed,
             stop_ids=frozenset(self._template.stop_ids),
         )
