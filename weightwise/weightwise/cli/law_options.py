@@ -84,3 +84,10 @@ def finite(value: float) -> float | None:
 def print_json(**record: Any) -> None:
     """Print one JSON object."""
     print(json.dumps(record))
+
+
+def require_positive(**values: float | None) -> None:
+    """Refuse options that are given and not finite numbers above 0."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < np.inf:
+            raise ValueError(f"{name}: expected a finite number above 0, got {value}")

@@ -2,7 +2,7 @@
 
 from weightwise.laws.dense import BESIROGLU, HOFFMANN, Chinchilla, OpenAI
 from weightwise.laws.design import Design, Proposal, Quantity, next_runs
-from weightwise.laws.files import load_fit, save_fit
+from weightwise.laws.files import load_budget_fit, load_fit, save_budget_fit, save_fit
 from weightwise.laws.fit import (
     Fit,
     Validation,
@@ -31,7 +31,14 @@ from weightwise.laws.precision import (
     PostTraining,
 )
 from weightwise.laws.qat import QAT, QAT_CAVEAT, QAT_W4A4, QAT_W4A16, QAT_W16A4
-from weightwise.laws.runs import Runs, read_candidates, read_runs, read_settings
+from weightwise.laws.runs import (
+    BudgetRuns,
+    Runs,
+    read_budget_runs,
+    read_candidates,
+    read_runs,
+    read_settings,
+)
 
 __all__ = [
     "BESIROGLU",
@@ -45,6 +52,7 @@ __all__ = [
     "QAT_W4A16",
     "QAT_W16A4",
     "BitsOnly",
+    "BudgetRuns",
     "Capybara",
     "Chinchilla",
     "Design",
@@ -69,13 +77,16 @@ __all__ = [
     "cross_validate",
     "extrapolate",
     "fit",
+    "load_budget_fit",
     "load_fit",
     "next_runs",
     "optimal_training",
     "predict",
+    "read_budget_runs",
     "read_candidates",
     "read_runs",
     "read_settings",
+    "save_budget_fit",
     "save_fit",
     "training_by_bits",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from weightwise.laws.dense import Chinchilla, OpenAI
 from weightwise.laws.law import Hull, constants
+from weightwise.laws.moe import BudgetFit, BudgetLaw, ComputeCost, Valley
 from weightwise.laws.precision import BitsOnly, Capybara
 from weightwise.laws.qat import QAT
 
@@ -53,10 +54,7 @@ def save_fit(path: Path, name: str, fit: Fit) -> None:
         "rmse": fit.rmse,
         "samples": [constants(sample) for sample in fit.samples],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(".partial-" + path.name)
-    partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    partial.replace(path)
+    _write(path, record)
 
 
 def load_fit(path: Path) -> tuple[Law, tuple[Law, ...]]:
@@ -89,3 +87,59 @@ def load_fit(path: Path) -> tuple[Law, tuple[Law, ...]]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return law, tuple(samples)
+
+
+def save_budget_fit(path: Path, fit: BudgetFit, cost: ComputeCost) -> None:
+    """Write a fitted law of size, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        File to write; replaced if it is there.
+    fit
+        The fit.
+    cost
+        How the compute of its runs was counted.
+    """
+    parts = asdict(fit)
+    constants_of_law = parts.pop("law")
+    record = {"law": "isoflop", "constants": constants_of_law, "cost": asdict(cost), **parts}
+    _write(path, record)
+
+
+def load_budget_fit(path: Path) -> tuple[BudgetFit, ComputeCost]:
+    """Read a law of size and how compute is counted.
+
+    Raises
+    ------
+    ValueError
+        If the file is not one that `save_budget_fit` wrote, with what is wrong.
+    OSError
+        If it cannot be read.
+    """
+    reason: object
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["law"] == "isoflop":
+            fit = BudgetFit(
+                law=_numbers(BudgetLaw, record["constants"]),
+                sizes=tuple(_numbers(Valley, one) for one in record["sizes"]),
+                tokens=tuple(_numbers(Valley, one) for one in record["tokens"]),
+                samples=tuple(_numbers(BudgetLaw, one) for one in record["samples"]),
+            )
+            return fit, _numbers(ComputeCost, record["cost"])
+        reason = f"it is a law {record['law']}"
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = error
+    raise ValueError(f"{path}: expected a law of size that `law isoflop --out` wrote: {reason}")
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(".partial-" + path.name)
+    partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _numbers(cls: type[Any], table: dict[str, Any]) -> Any:
+    return cls(**{name: float(value) for name, value in table.items()})

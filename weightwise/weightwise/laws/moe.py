@@ -47,6 +47,24 @@ class ComputeCost:
         size, data = np.asarray(num_params, np.float64), np.asarray(num_tokens, np.float64)
         return self.per_weight * size * data + self.per_token * data
 
+    @classmethod
+    def fitted(cls, num_params: ArrayLike, num_tokens: ArrayLike, flop: ArrayLike) -> ComputeCost:
+        """The cost closest to runs whose C was counted, in relative terms.
+
+        Raises
+        ------
+        ValueError
+            If there are not two different sizes, or C per token does not grow with the size.
+        """
+        size = np.asarray(num_params, np.float64)
+        each = np.asarray(flop, np.float64) / np.asarray(num_tokens, np.float64)
+        if len(np.unique(size)) < 2:
+            raise ValueError("num_params: expected at least 2 different sizes to fit their cost")
+        slope, height = np.polyfit(size, each, 1, w=1 / each)
+        if not slope > 0:
+            raise ValueError("flop: expected a cost per token that grows with the size")
+        return cls(per_weight=float(slope), per_token=float(height))
+
 
 HUNYUAN_COST = ComputeCost(per_weight=9.59, per_token=2.3e8)
 """Equation 2 of arXiv 2411.02265; where its constants come from is not said there."""
@@ -148,15 +166,39 @@ class BudgetFit:
         Powers through all valleys.
     sizes, tokens
         Valleys in N and in D, one a budget, by rising compute.
-    size_power_interval, data_power_interval
-        95 % intervals by resampling the runs of each budget.
+    samples
+        Laws by resampling the runs of each budget, behind the intervals; none if most resampled
+        budgets had no bottom.
     """
 
     law: BudgetLaw
     sizes: tuple[Valley, ...]
     tokens: tuple[Valley, ...]
-    size_power_interval: tuple[float, float]
-    data_power_interval: tuple[float, float]
+    samples: tuple[BudgetLaw, ...]
+
+    @property
+    def size_power_interval(self) -> tuple[float, float]:
+        """95 % interval of the exponent of N; NaN without samples."""
+        return _interval([law.size_power for law in self.samples])
+
+    @property
+    def data_power_interval(self) -> tuple[float, float]:
+        """95 % interval of the exponent of D; NaN without samples."""
+        return _interval([law.data_power for law in self.samples])
+
+    def size_interval(self, compute: float) -> tuple[float, float]:
+        """95 % interval of the best N for C_min in FLOP; NaN without samples."""
+        return _interval([float(law.best_size(compute)) for law in self.samples])
+
+    def data_interval(self, compute: float) -> tuple[float, float]:
+        """95 % interval of the best D for C_min in FLOP; NaN without samples."""
+        return _interval([float(law.best_data(compute)) for law in self.samples])
+
+    def curvature(self, compute: float) -> float:
+        """Curvature a of the valley in N at another C_min, by a power through those of the fit."""
+        known = np.log([(valley.compute, valley.curvature) for valley in self.sizes])
+        power, height = np.polyfit(known[:, 0], known[:, 1], 1)
+        return float(np.exp(height + power * np.log(compute)))
 
 
 def fit_budgets(
@@ -198,28 +240,23 @@ def fit_budgets(
         raise ValueError(f"compute: expected runs of at least 2 budgets, got {len(budgets)}")
     law, sizes, tokens = _fit(columns, budgets)
     rng = np.random.default_rng(seed)
-    powers = []
+    samples = []
     for _ in range(num_resamplings):
         drawn = [rng.choice(rows, len(rows)) for rows in budgets]
         try:
-            resampled, _, _ = _fit(columns, drawn)
+            samples.append(_fit(columns, drawn)[0])
         except ValueError:  # too few different sizes were drawn, or no bottom among them
             continue
-        powers.append((resampled.size_power, resampled.data_power))
-    if len(powers) < MOST_RESAMPLINGS_FAILED * num_resamplings:
-        nothing = (float("nan"), float("nan"))
-        return BudgetFit(
-            law=law, sizes=sizes, tokens=tokens,
-            size_power_interval=nothing, data_power_interval=nothing,
-        )  # fmt: skip
-    low, high = np.quantile(powers, (0.025, 0.975), axis=0)
-    return BudgetFit(
-        law=law,
-        sizes=sizes,
-        tokens=tokens,
-        size_power_interval=(float(low[0]), float(high[0])),
-        data_power_interval=(float(low[1]), float(high[1])),
-    )
+    if len(samples) < MOST_RESAMPLINGS_FAILED * num_resamplings:
+        samples = []
+    return BudgetFit(law=law, sizes=sizes, tokens=tokens, samples=tuple(samples))
+
+
+def _interval(values: list[float]) -> tuple[float, float]:
+    if not values:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def _budgets(compute_R: Floats, tolerance: float) -> list[NDArray[np.int64]]:

@@ -7,7 +7,8 @@ CSV with a header, or JSON lines. Columns, with the papers' letters as other nam
   columns ``exponent_bits`` (E) and ``mantissa_bits`` (M);
 * ``block_size`` (B): a number, ``channel`` or ``tensor``; empty without quantization, and with
   formats that say so themselves, such as ``mxfp4``;
-* ``cost`` (C) of candidates: FLOP, above 0.
+* ``cost`` (C): FLOP, above 0, of candidates and of runs at equal budgets;
+* ``batch_tokens`` (batch) of runs at equal budgets: tokens per step.
 
 Other columns are left alone. A run whose ``status`` is ``diverged`` has no loss and is left out.
 """
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _OTHER_NAMES = {
     "num_params": "N", "num_tokens": "D", "loss": "L", "exponent_bits": "E",
-    "mantissa_bits": "M", "block_size": "B", "cost": "C",
+    "mantissa_bits": "M", "block_size": "B", "cost": "C", "batch_tokens": "batch",
 }  # fmt: skip
 _UNQUANTIZED = ("", "none", "bf16", "fp16", "fp32")
 
@@ -56,6 +57,28 @@ class Runs:
 
     settings: Settings
     losses: Floats
+    num_diverged: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BudgetRuns:
+    """Finished runs at several budgets of compute.
+
+    Parameters
+    ----------
+    num_params, num_tokens, losses
+        N activated parameters, D and nats a token, R rows.
+    flop, batch_tokens
+        C in FLOP and tokens per step; None if the table has no such column.
+    num_diverged
+        Runs of the file that are left out because they diverged.
+    """
+
+    num_params: Floats
+    num_tokens: Floats
+    losses: Floats
+    flop: Floats | None
+    batch_tokens: Floats | None
     num_diverged: int = 0
 
 
@@ -81,6 +104,41 @@ def read_runs(path: Path) -> Runs:
     return Runs(settings=settings, losses=np.array(losses), num_diverged=num_diverged)
 
 
+def read_budget_runs(path: Path) -> BudgetRuns:
+    """Read a table of runs with their compute and batches, whatever their number format.
+
+    Raises
+    ------
+    ValueError
+        If something is missing or out of range, with file, line and column; a column is filled in
+        every row or in none.
+    OSError
+        If the file cannot be read.
+    """
+    names = ["num_params", "num_tokens", "loss"]
+    rows: list[list[float]] = []
+    num_diverged = 0
+    for line, record in _records(path):
+        if record.get("status") == "diverged":
+            num_diverged += 1
+            continue
+        with _named(path, line):
+            filled = [name for name in ("cost", "batch_tokens") if _is_filled(record, name)]
+            names = names if rows else [*names, *filled]
+            if names[3:] != filled:
+                odd = next(iter(set(names[3:]) ^ set(filled)))
+                raise ValueError(f"column {odd}: expected a number in every row or in none")
+            rows.append([_number(record, name) for name in names])
+    if not rows:
+        raise ValueError(f"{path}: expected at least one finished run, got none")
+    columns = dict(zip(names, np.array(rows).T, strict=True))
+    return BudgetRuns(
+        num_params=columns["num_params"], num_tokens=columns["num_tokens"],
+        losses=columns["loss"], flop=columns.get("cost"),
+        batch_tokens=columns.get("batch_tokens"), num_diverged=num_diverged,
+    )  # fmt: skip
+
+
 def read_settings(path: Path) -> Settings:
     """Read a table of settings to ask a law about: as `read_runs`, losses are not looked at."""
     rows = []
@@ -96,7 +154,7 @@ def read_candidates(path: Path) -> tuple[Settings, Floats]:
     for line, record in _records(path):
         with _named(path, line):
             row = _setting(record)
-            is_priced = str(_value(record, "cost") or "").strip() != ""
+            is_priced = _is_filled(record, "cost")
             costs.append(_number(record, "cost") if is_priced else 6 * row[0] * row[1])
             rows.append(row)
     return _settings(path, rows), np.array(costs)
@@ -201,6 +259,10 @@ def _bits(record: dict[str, Any]) -> tuple[float, float]:
 
 def _value(record: dict[str, Any], name: str) -> Any:
     return record.get(name, record.get(_OTHER_NAMES[name]))
+
+
+def _is_filled(record: dict[str, Any], name: str) -> bool:
+    return str(_value(record, name) or "").strip() != ""
 
 
 def _number(

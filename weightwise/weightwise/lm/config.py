@@ -21,6 +21,8 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
+from weightwise.lm.rope import ntk_base
+
 STRICT = ConfigDict(extra="forbid")
 Shape = tuple[int, int]  # outputs (rows) and inputs (columns) of a linear layer
 
@@ -52,6 +54,8 @@ class GQAConfig:
     share_factor
         Neighbouring layers that use the keys and values of the first of them (cross-layer
         attention, arXiv 2405.12981); 1 for a pair of its own in each layer.
+    dropout
+        Share of attention weights that training sets to 0, at least 0 and below 1.
     """
 
     kind: Literal["gqa"] = "gqa"
@@ -63,6 +67,7 @@ class GQAConfig:
     qk_norm: bool = False
     qk_norm_eps: float = Field(default=1e-5, gt=0.0, allow_inf_nan=False)
     share_factor: int = Field(default=1, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _check_groups(self) -> Self:
@@ -106,11 +111,7 @@ class GQAConfig:
 
     def rope_base(self, width: int) -> float:
         """Base of the rotary wavelengths, with the NTK factor in a model of this width."""
-        head_width = self.width_per_head(width)
-        if self.rope_alpha == 1.0:
-            return self.rope_theta
-        factor: float = self.rope_alpha ** (head_width / (head_width - 2))
-        return self.rope_theta * factor
+        return ntk_base(self.rope_alpha, self.width_per_head(width), self.rope_theta)
 
     def matrix_shapes(self, width: int, layer: int) -> tuple[Shape, ...]:
         """Rows and columns of query, key, value and output in one layer."""
@@ -277,6 +278,9 @@ class ModelConfig:
         Use the embedding table as the output head as well.
     init_std
         Standard deviation of every initial matrix, above 0.
+    residual_dropout
+        Share of each branch's output that training sets to 0 before it is added to the residual
+        stream, at least 0 and below 1.
     """
 
     vocab_size: int = Field(ge=1)
@@ -288,6 +292,7 @@ class ModelConfig:
     norm_eps: float = Field(default=1e-5, gt=0.0, allow_inf_nan=False)
     tie_embeddings: bool = True
     init_std: float = Field(default=0.02, gt=0.0, allow_inf_nan=False)
+    residual_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _check_width(self) -> Self:

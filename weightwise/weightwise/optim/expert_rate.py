@@ -115,7 +115,7 @@ def noise_batch(steps: ArrayLike, batches: ArrayLike) -> tuple[float, float]:
         raise ValueError("steps, batches: expected numbers above 0")
     x_R, y_R = 1.0 / (steps_R * batch_R), 1.0 / steps_R
     slope, height = np.polyfit(x_R, y_R, 1)
-    if not (slope < 0 < height):
+    if np.ptp(y_R) == 0 or not slope < 0 < height:
         raise ValueError(
             "steps, batches: expected fewer steps with larger batches, and more tokens; "
             "these runs show no noise batch"

@@ -96,8 +96,8 @@ def learning_rate(config: ScheduleConfig, step: int, num_steps: int) -> float:
     last = num_steps if config.decay_steps is None else config.decay_steps
     high, low, first = config.peak_lr, config.peak_lr * config.min_lr_ratio, config.warmup_steps
     is_linear = config.kind == "linear"
-    if config.anneal_from is not None:
-        turn = max(first, round(last * config.anneal_from))
+    turn = annealing_start(config, num_steps)
+    if turn is not None:
         middle = config.peak_lr * config.anneal_ratio
         if step > turn:
             high, first, is_linear = middle, turn, True
@@ -106,3 +106,19 @@ def learning_rate(config: ScheduleConfig, step: int, num_steps: int) -> float:
     progress = min(1.0, (step - first) / max(1, last - first))
     rest = 1.0 - progress if is_linear else (1.0 + math.cos(math.pi * progress)) / 2
     return low + (high - low) * rest
+
+
+def annealing_start(config: ScheduleConfig, num_steps: int) -> int | None:
+    """Last step before annealing; None without it.
+
+    Parameters
+    ----------
+    config
+        Shape of the schedule.
+    num_steps
+        Steps of the whole run, used where ``decay_steps`` is ``None``.
+    """
+    if config.anneal_from is None:
+        return None
+    last = num_steps if config.decay_steps is None else config.decay_steps
+    return max(config.warmup_steps, round(last * config.anneal_from))

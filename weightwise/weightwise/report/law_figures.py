@@ -79,7 +79,7 @@ def fit_figure(law: Law, settings: Settings, losses: Floats) -> str:
     """
     predicted, bias = law.loss(settings), biases(law, settings, losses)
     both = np.concatenate([predicted, losses])
-    edges = _padded(float(both.min()), float(both.max()))
+    edges = padded(float(both.min()), float(both.max()))
     is_wide = edges[0] > 0 and edges[1] / edges[0] > 10
     height = max(430, 70 + _ROW * len(bias))
     frame = Frame(
@@ -97,7 +97,7 @@ def fit_figure(law: Law, settings: Settings, losses: Floats) -> str:
         parts.append(marker(frame.x(observed), frame.y(value), order[str(name)], hint))
     parts.append(_bias_bars(bias, left=510, width=WIDTH - 510))
     title = f"{law.title}: predicted against observed losses of {len(losses)} runs"
-    return _sheet(height, title, parts)
+    return sheet(height, title, parts)
 
 
 def _bias_bars(bias: Mapping[str, float], *, left: int, width: int) -> str:
@@ -161,7 +161,7 @@ def compare_figure(rows: Mapping[str, Mapping[str, Any]]) -> str:
         for key, value in found:
             hint = f"{name}, {_ERRORS[key]}: {value:.4f}"
             parts.append(marker(frame.x(value), y, list(_ERRORS).index(key), hint))
-    return _sheet(height, "Errors of laws on seen and unseen runs", parts)
+    return sheet(height, "Errors of laws on seen and unseen runs", parts)
 
 
 def predict_figure(law: Law, settings: Settings) -> str:
@@ -207,7 +207,7 @@ def predict_figure(law: Law, settings: Settings) -> str:
     }
     frame = Frame(
         width=WIDTH, height=430, x_range=edges, x_log=True, left=50, top=52, bottom=44,
-        right=round(20 + 8.2 * max(map(len, names.values()))), y_range=_padded(least, most),
+        right=round(20 + 8.2 * max(map(len, names.values()))), y_range=padded(least, most),
     )  # fmt: skip
     parts = [_fitted_band(frame, law), y_axis(frame, LOSS), x_axis(frame, "training tokens")]
     points = {key: list(zip(tokens, loss, strict=True)) for key, loss in drawn.items()}
@@ -226,7 +226,7 @@ def predict_figure(law: Law, settings: Settings) -> str:
     )  # fmt: skip
     parts.append(_predict_legend(frame, has_turns=bool(np.isfinite(critical).any())))
     title = f"{law.title}: loss against training tokens"
-    return _sheet(frame.height, title, parts)
+    return sheet(frame.height, title, parts)
 
 
 def _turn(
@@ -333,7 +333,7 @@ def plan_figure(curve: Sequence[Optimum], best: Optimum, compute: float) -> str:
     edges = [*(bits for bits, _ in points), best.bits]
     frame = Frame(
         width=WIDTH, height=400, left=58, right=24, top=30, bottom=62,
-        x_range=_padded(min(edges), max(edges), share=0.02),
+        x_range=padded(min(edges), max(edges), share=0.02),
         y_range=(least - 0.12 * (most - least or 0.01), most + 0.35 * (most - least or 0.01)),
     )  # fmt: skip
     base, place = frame.height - frame.bottom, frame.x(best.bits)
@@ -365,15 +365,16 @@ def plan_figure(curve: Sequence[Optimum], best: Optimum, compute: float) -> str:
         css = "label" if line == 0 else ""
         parts.append(text(x, frame.top + 14 + 18 * line, words, anchor=anchor, css=css))
     title = f"Loss against bits at {power(compute)} FLOP"
-    return _sheet(frame.height, title, parts)
+    return sheet(frame.height, title, parts)
 
 
-def _padded(low: float, high: float, share: float = 0.05) -> Range:
+def padded(low: float, high: float, share: float = 0.05) -> Range:
+    """Edges a little outside of two values; they stay above 0 where the values are."""
     room = share * (high - low) or 0.01
     return (low - room if low - room > 0 else low), high + room
 
 
-def _sheet(height: int, title: str, parts: Sequence[str]) -> str:
+def sheet(height: int, title: str, parts: Sequence[str]) -> str:
     """A file with a drawing of the common width, and a margin around it."""
     content = f'<g transform="translate({_MARGIN} {_MARGIN})">{"".join(parts)}</g>'
     return document(WIDTH + 2 * _MARGIN, height + 2 * _MARGIN, title, content)

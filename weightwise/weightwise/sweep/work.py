@@ -9,6 +9,7 @@ from rich.console import Console
 
 from weightwise import __version__
 from weightwise.lm import num_parameters
+from weightwise.lm.flops import training_flop
 from weightwise.sweep.grid import block_of, num_tokens
 from weightwise.sweep.journal import locked
 from weightwise.train import DivergedError, read_metrics, to_dict, train
@@ -109,6 +110,8 @@ def _describe(recipe: Recipe) -> Record:
         "name": recipe.name,
         "num_params": num_parameters(recipe.model),
         "num_tokens": num_tokens(recipe),
+        "cost": training_flop(recipe.model, recipe.train.seq_length) * num_tokens(recipe),
+        "batch_tokens": recipe.train.batch_size * recipe.train.seq_length,
         "format": precision.format,
         "block_size": block_of(precision),
         "targets": [] if is_plain else [str(target) for target in precision.targets],
