@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightwise.recipes.demo import demo
+from weightwise.recipes.long_context import long_context
 from weightwise.recipes.moe import hunyuan_large, moe
 from weightwise.recipes.scaling_law import scaling_law
 from weightwise.recipes.tiny import tiny
@@ -29,7 +30,16 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fp-1.2b": partial(scaling_law, "1.2b"),
 }
 
-__all__ = ["RECIPES", "demo", "hunyuan_large", "load_recipe", "moe", "scaling_law", "tiny"]
+__all__ = [
+    "RECIPES",
+    "demo",
+    "hunyuan_large",
+    "load_recipe",
+    "long_context",
+    "moe",
+    "scaling_law",
+    "tiny",
+]
 
 
 def load_recipe(path_or_name: Path | str, overrides: Sequence[str] = ()) -> Recipe:

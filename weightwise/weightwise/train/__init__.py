@@ -1,7 +1,13 @@
 """Training: recipes, data, the loop and its checkpoints."""
 
 from weightwise.train.checkpoint import CheckpointError, load_model
-from weightwise.train.data import DataConfig, PreparedData, default_cache_dir, prepare
+from weightwise.train.data import (
+    DataConfig,
+    MixedSource,
+    PreparedData,
+    default_cache_dir,
+    prepare,
+)
 from weightwise.train.log import read_metrics
 from weightwise.train.loop import DivergedError, TrainResult, train
 from weightwise.train.recipe import Recipe, TrainConfig, from_dict, read_recipe, to_dict, to_toml
@@ -14,6 +20,7 @@ __all__ = [
     "DivergedError",
     "FileSource",
     "HuggingFaceSource",
+    "MixedSource",
     "PreparedData",
     "Recipe",
     "TrainConfig",

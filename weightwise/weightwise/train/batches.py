@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weightwise.train.shards import TokenStore
 
 
-def window_order(num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def window_order(num_windows: int, seed: int, epoch: int, part: int = 0) -> NDArray[np.int64]:
     """Order of the windows in one epoch.
 
     Parameters
@@ -31,13 +31,17 @@ def window_order(num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
         Windows W of the split.
     seed, epoch
         Both enter the generator, so epochs differ and runs repeat.
+    part
+        Which part of a mix it is, see `weightwise.train.mix`.
 
     Returns
     -------
     ndarray
         A permutation of 0 … W - 1.
     """
-    generator = np.random.default_rng(np.random.SeedSequence((seed, epoch)))
+    generator = np.random.default_rng(
+        np.random.SeedSequence((seed, epoch, part) if part else (seed, epoch))
+    )
     return generator.permutation(num_windows)
 
 
@@ -52,6 +56,8 @@ class Windows:
         Tokens T that a window predicts.
     split
         Name of the split, for messages.
+    start_W
+        First token of each window; every T tokens by default.
 
     Raises
     ------
@@ -59,10 +65,17 @@ class Windows:
         If there are fewer than T + 1 tokens.
     """
 
-    def __init__(self, store: TokenStore, length: int, split: str) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        length: int,
+        split: str,
+        start_W: NDArray[np.int64] | None = None,
+    ) -> None:
         self._store = store
         self._length = length
-        self.count = (store.num_tokens - 1) // length
+        self._start_W = start_W
+        self.count = (store.num_tokens - 1) // length if start_W is None else len(start_W)
         if self.count < 1:
             raise ValueError(
                 f"train.seq_length: expected at most {store.num_tokens - 1}, the {split} split "
@@ -82,9 +95,18 @@ class Windows:
         tuple
             Input ids and target ids, int64, each of shape (B, T).
         """
-        rows = [self._store.read(int(w) * self._length, self._length + 1) for w in window_B]
-        token_BS = torch.from_numpy(np.stack(rows))
-        return token_BS[:, :-1], token_BS[:, 1:]
+        return inputs_and_targets([self.row(int(window)) for window in window_B])
+
+    def row(self, window: int) -> NDArray[np.int64]:
+        """The T + 1 tokens of a window."""
+        start = window * self._length if self._start_W is None else int(self._start_W[window])
+        return self._store.read(start, self._length + 1)
+
+
+def inputs_and_targets(rows: list[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
+    """Stack windows of T + 1 tokens into ids of shape (B, T) and the ids one further."""
+    token_BS = torch.from_numpy(np.stack(rows))
+    return token_BS[:, :-1], token_BS[:, 1:]
 
 
 class BatchOrder:
@@ -98,19 +120,25 @@ class BatchOrder:
         Sequences B of a step, over all processes.
     seed
         Seed of the run.
+    part
+        Which part of a mix it is, see `weightwise.train.mix`.
     """
 
-    def __init__(self, num_windows: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_windows: int, batch_size: int, seed: int, part: int = 0) -> None:
         self._num_windows = num_windows
         self._batch_size = batch_size
         self._seed = seed
+        self._part = part
         self._epoch = -1
         self._order_W: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def windows(self, step: int) -> NDArray[np.int64]:
         """Window numbers of a step, counted from 1; shape (B,)."""
         first = (step - 1) * self._batch_size
-        position_B = np.arange(first, first + self._batch_size)
+        return self.at(np.arange(first, first + self._batch_size))
+
+    def at(self, position_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Window numbers of places in the run, counted from 0 across epochs."""
         epoch_B = position_B // self._num_windows
         window_B = np.empty_like(position_B)
         for epoch in np.unique(epoch_B):
@@ -121,7 +149,7 @@ class BatchOrder:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if epoch != self._epoch:
-            self._order_W = window_order(self._num_windows, self._seed, epoch)
+            self._order_W = window_order(self._num_windows, self._seed, epoch, self._part)
             self._epoch = epoch
         return self._order_W
 

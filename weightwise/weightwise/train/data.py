@@ -18,12 +18,12 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from weightwise.lm import Tokenizer, train_tokenizer
@@ -45,22 +45,82 @@ STALE_S = 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class MixedSource:
+    """Documents that get a share of the training sequences.
+
+    Parameters
+    ----------
+    source
+        Where they come from.
+    share
+        Their share, at least 0 and below 1.
+    anneal_share
+        Their share from where ``schedule.anneal_from`` says; ``None`` for the same. The best data
+        may get more there, or come there only.
+    """
+
+    source: Source
+    share: float = Field(ge=0.0, lt=1.0)
+    anneal_share: float | None = Field(default=None, ge=0.0, lt=1.0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
     """What to train on.
 
     Parameters
     ----------
+    kind
+        Tells this class from other kinds of data.
     source
         Where the documents come from.
     tokenizer
-        Path of a ``tokenizer.json``; ``None`` trains one with the model's ``vocab_size``.
+        Path of a ``tokenizer.json`` or of a rank file (``.tiktoken``); ``None`` trains one with
+        the model's ``vocab_size``.
+    chat_tokens
+        Give a newly trained tokenizer the special tokens of conversations (`weightwise.lm.chat`).
     valid_fraction
         Share of documents held out for validation, above 0 and below 1.
+    long_share
+        Share of the training sequences that lie inside of one document each, above 0 and below 1;
+        ``None`` takes text as it comes. See `weightwise.train.mix`.
+    mix
+        Further documents with shares of their own; ``source`` has what they leave.
     """
 
+    kind: Literal["text"] = "text"
     source: Source = BuiltinSource()
     tokenizer: str | None = None
+    chat_tokens: bool = False
     valid_fraction: float = Field(default=0.02, gt=0.0, lt=1.0)
+    long_share: float | None = Field(default=None, gt=0.0, lt=1.0)
+    mix: tuple[MixedSource, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        early = sum(one.share for one in self.mix)
+        late = sum(one.share if one.anneal_share is None else one.anneal_share for one in self.mix)
+        if max(early, late) + (self.long_share or 0.0) >= 1:
+            raise ValueError(
+                f"mix: expected shares that leave something to source, got {early:g} and in "
+                f"annealing {late:g} beside long_share {self.long_share or 0.0:g}"
+            )
+        return self
+
+    def check_annealing(self, anneal_from: float | None) -> None:
+        """Refuse shares for annealing in a run without; the message names the field.
+
+        Raises
+        ------
+        ValueError
+            If there are such shares and ``anneal_from`` is None.
+        """
+        for number, one in enumerate(self.mix):
+            if anneal_from is None and one.anneal_share is not None:
+                raise ValueError(
+                    f"data.mix.{number}.anneal_share: expected none without schedule.anneal_from, "
+                    f"got {one.anneal_share:g}"
+                )
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -75,12 +135,15 @@ class PreparedData:
         Tokenizer of these tokens.
     train, valid
         Tokens of the two splits.
+    mixed
+        Tokens to train on of each source of `DataConfig.mix`.
     """
 
     fingerprint: str
     tokenizer: Tokenizer
     train: TokenStore
     valid: TokenStore
+    mixed: tuple[TokenStore, ...] = ()
 
 
 def default_cache_dir() -> Path:
@@ -124,8 +187,9 @@ def prepare(config: DataConfig, vocab_size: int, cache_dir: Path) -> PreparedDat
     if not folder.exists():
         cache_dir.mkdir(parents=True, exist_ok=True)
         _remove_stale(cache_dir)
-        _build(folder, documents, config.valid_fraction, given, vocab_size)
-    return open_prepared(folder)
+        _build(folder, documents, config, given, vocab_size)
+    data = open_prepared(folder)
+    return _with_mix(data, config, folder, vocab_size) if config.mix else data
 
 
 def open_prepared(folder: Path) -> PreparedData:
@@ -159,6 +223,30 @@ def open_prepared(folder: Path) -> PreparedData:
     )
 
 
+def _with_mix(
+    data: PreparedData, config: DataConfig, folder: Path, vocab_size: int
+) -> PreparedData:
+    """Prepare the other sources with the same tokenizer; each has a folder of its own.
+
+    What they hold out is not used: a document that is held out here is so there as well.
+    """
+    stores, keys = [], [data.fingerprint]
+    for number, one in enumerate(config.mix):
+        alone = DataConfig(
+            source=one.source,
+            tokenizer=str(folder / "tokenizer.json"),
+            valid_fraction=config.valid_fraction,
+        )
+        try:
+            other = prepare(alone, vocab_size, folder.parent)
+        except ValueError as error:
+            raise ValueError(f"data.mix.{number}: {error}") from error
+        stores.append(other.train)
+        keys.append(other.fingerprint)
+    fingerprint = hashlib.sha256("/".join(keys).encode()).hexdigest()[:16]
+    return replace(data, fingerprint=fingerprint, mixed=tuple(stores))
+
+
 def is_held_out(text: str, valid_fraction: float) -> bool:
     """Whether a document belongs to the validation split."""
     digest = hashlib.sha256(text.encode()).digest()
@@ -175,13 +263,15 @@ def _cache_key(config: DataConfig, vocab_size: int, fingerprint: str) -> str:
         if config.tokenizer is None
         else hashlib.sha256(Path(config.tokenizer).read_bytes()).hexdigest(),
     }
+    if config.chat_tokens and config.tokenizer is None:
+        parts["chat_tokens"] = True  # left out where it is not, so that older caches stay valid
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _build(
     folder: Path,
     documents: Documents,
-    valid_fraction: float,
+    config: DataConfig,
     tokenizer: Tokenizer | None,
     vocab_size: int,
 ) -> None:
@@ -189,13 +279,15 @@ def _build(
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
         if tokenizer is None:
-            seen = (text for text in documents if not is_held_out(text, valid_fraction))
-            tokenizer = train_tokenizer(_first_bytes(seen, TOKENIZER_BYTES), vocab_size)
+            seen = (text for text in documents if not is_held_out(text, config.valid_fraction))
+            tokenizer = train_tokenizer(
+                _first_bytes(seen, TOKENIZER_BYTES), vocab_size, chat_tokens=config.chat_tokens
+            )
         tokenizer.save(partial / "tokenizer.json")
         writers = {name: ShardWriter(partial, name, tokenizer.vocab_size) for name in SPLITS}
         for texts in _batches(documents, DOCUMENTS_PER_BATCH):
             for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
-                split = "valid" if is_held_out(text, valid_fraction) else "train"
+                split = "valid" if is_held_out(text, config.valid_fraction) else "train"
                 writers[split].append([*ids, tokenizer.eos_id])
         index = {name: asdict(writer.index()) for name, writer in writers.items()}
         _check_not_empty(index["train"]["shard_tokens"], index["valid"]["shard_tokens"])

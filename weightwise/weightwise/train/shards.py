@@ -146,6 +146,14 @@ class TokenStore:
             done += len(piece)
         return out
 
+    def positions(self, token: int) -> NDArray[np.int64]:
+        """Places of a token in the split, rising; reads all of it."""
+        found = [
+            np.flatnonzero(shard == token) + start
+            for shard, start in zip(self._shards, self._starts, strict=False)
+        ]
+        return np.concatenate([np.empty(0, dtype=np.int64), *found])
+
 
 def shard_name(split: str, number: int) -> str:
     """File name of a shard."""
