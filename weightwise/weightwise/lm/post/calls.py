@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -212,7 +212,7 @@ class CallLog:
         # Half of a surrogate pair cannot be written as UTF-8.
         text = completion.text.encode("utf-8", "replace").decode()
         kept = Completion(text=text, finish_reason=completion.finish_reason)
-        line = to_json({"key": key, "generator": generator} | asdict(kept)) + "\n"
+        line = to_json({"key": key, "generator": generator} | vars(kept)) + "\n"
         file.write(line.encode())
         self._answers[key] = kept
 
@@ -232,7 +232,7 @@ def _generate(
 
 def _key(generator: Generator, request: Request) -> str:
     """Hash of all that an answer depends on."""
-    content = json.dumps([generator.name, asdict(request)], sort_keys=True)
+    content = json.dumps([generator.name, request], default=vars, sort_keys=True)
     return blake2b(content.encode(), digest_size=16).hexdigest()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -228,9 +227,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_json(record: Any) -> str:
-    """One line of JSON for a dataclass or a dict."""
-    value = record if isinstance(record, dict) else asdict(record)
-    return json.dumps(value, ensure_ascii=False)
+    """One line of JSON for a dict or a dataclass, with others in it."""
+    return json.dumps(record, default=vars, ensure_ascii=False)
 
 
 def _explain(error: ValidationError) -> str:

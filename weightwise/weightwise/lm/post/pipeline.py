@@ -5,7 +5,7 @@ Prompts, thresholds and counts are ours; the paper (arXiv 2411.02265, 2.1.1) sta
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from weightwise.lm.chat import Message
@@ -105,7 +105,7 @@ class Dropped:
     stage: Stage
     reason: str
     detail: str
-    record: dict[str, Any]
+    record: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +141,7 @@ class Pipeline:
 
     def drop(self, stage: Stage, reason: str, record: Any, detail: str = "") -> None:
         """Take note of a record that goes no further."""
-        self.dropped.append(
-            Dropped(stage=stage, reason=reason, detail=detail, record=asdict(record))
-        )
+        self.dropped.append(Dropped(stage=stage, reason=reason, detail=detail, record=record))
 
     def ask(self, stage: str, calls: Sequence[tuple[Generator, Request]]) -> list[Completion]:
         """Answers to all calls, from the log or from the generators."""
