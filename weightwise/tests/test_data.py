@@ -1,5 +1,7 @@
 """Documents, packed tokens and the order of batches."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -283,3 +285,20 @@ def test_evaluation_windows_are_spread_evenly():
     """3 of 10: 0, 3, 6; and no more than there are."""
     assert evaluation_windows(10, 3).tolist() == [0, 3, 6]
     assert evaluation_windows(2, 8).tolist() == [0, 1]
+
+
+def test_chat_tokens_change_the_key_only_where_they_are_wanted(tmp_path, texts):
+    """Caches from before the setting stay valid; with it the tokenizer has the tokens."""
+    plain = prepare(config_of(texts[0]), VOCAB, tmp_path / "cache")
+    chatty = prepare(replace(config_of(texts[0]), chat_tokens=True), VOCAB, tmp_path / "cache")
+    parts = {
+        "layout": 1,
+        "documents": open_documents(config_of(texts[0]).source).fingerprint,
+        "valid_fraction": 0.25,
+        "vocab_size": VOCAB,
+        "tokenizer": None,
+    }
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    assert plain.fingerprint == key != chatty.fingerprint
+    assert list(plain.tokenizer.special_tokens) == ["<|endoftext|>"]
+    assert "<|extra_0|>" in chatty.tokenizer.special_tokens
