@@ -192,7 +192,7 @@ def test_inconsistent_answers_are_dropped_and_the_majority_is_kept(tmp_path):
 
 
 def test_majority_against_the_reference_is_dropped(tmp_path):
-    """A reference answer counts in its normal form; rewriting keeps it, harder ones have none."""
+    """A reference answer counts in its normal form."""
     seeds = [
         *asked("half of one", domain="logic", answer="0.5"),
         *asked("half of two", domain="logic", answer="2"),
@@ -202,6 +202,21 @@ def test_majority_against_the_reference_is_dropped(tmp_path):
     (row,) = rows(tmp_path / "records.jsonl")
     assert row["instruction"]["instruction"] == "half of one"
     assert reasons(tmp_path) == {("filter", "differs from reference"): 1}
+
+
+def test_only_rewriting_keeps_the_reference(tmp_path):
+    """A harder question has another answer."""
+    seeds = [
+        Seed(id=thing, domain="logic", instruction=f"Why {thing}, and how?", answer=thing)
+        for thing in THINGS
+    ]
+    run(seeds, tmp_path, Scripted(good), rounds=1)
+    made = rows(tmp_path / "evolved.jsonl") + [
+        row["record"] for row in rows(tmp_path / "rejected.jsonl") if row["stage"] == "evolution"
+    ]
+    assert {row["operator"] for row in made} == {None, "rewrite", "harder"}
+    for row in made:
+        assert row["answer"] == (None if row["operator"] == "harder" else row["seed_id"])
 
 
 def test_critic_decides_where_there_is_no_right_answer(tmp_path):
