@@ -83,6 +83,25 @@ def test_seeds_of_a_file(call, tmp_path):
     assert [row["response"] for row in found] == ["42", "1, 2, 3"]
 
 
+def test_evaluation_sets_are_kept_out(call, tmp_path):
+    """An instruction that is in one is dropped before anything is asked about it."""
+    rows = [
+        {"domain": "arithmetic", "instruction": "What is 17 + 25?"},
+        {"domain": "arithmetic", "instruction": "What is 17 + 26?"},
+    ]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "exam.jsonl").write_text(json.dumps({"question": "what is 17 + 25", "answer": 42}))
+    words = ("mine.jsonl", "--generator", "tasks:0", "--rounds", "0", "--held-out", "0")
+    assert call(*words, "--evaluation", "exam.jsonl")[0] == 0
+    (kept,) = lines(tmp_path / "out/mine/chats.jsonl")
+    assert kept["messages"][1]["content"] == "43"
+    (dropped,) = lines(tmp_path / "out/mine/rejected.jsonl")
+    assert (dropped["stage"], dropped["reason"], dropped["detail"]) == (
+        "instructions", "contaminated", "exam.jsonl",
+    )  # fmt: skip
+    assert len(lines(tmp_path / "out/mine/calls.jsonl")) == 5 + 1
+
+
 def test_nothing_left_is_told(call, tmp_path):
     """If every answer is wrong, no record passes: exit code 1 and where the reasons are."""
     code, _, err = call("tasks", "--num-tasks", "4", "--generator", "tasks:1", "--rounds", "0")
