@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, SwiGLUConfig, generate
-from weightwise.lm.generate import choose_tokens
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +60,21 @@ def test_rows_of_a_batch_do_not_touch_each_other(model):
     for row in range(3):
         alone = generate(model, token_BT[row : row + 1], max_new_tokens=12, temperature=0)
         assert torch.equal(together[row], alone[0])
+
+
+def test_a_row_does_not_depend_on_how_prompts_are_read(model):
+    """Sampled text is the same with prompts read at once, and six tokens at a time."""
+    texts = [
+        generate(
+            model,
+            prompt(3, 9),
+            max_new_tokens=20,
+            generator=torch.Generator().manual_seed(1),
+            prefill_chunk=chunk,
+        )
+        for chunk in (None, 6)
+    ]
+    assert torch.equal(*texts)
 
 
 def test_sampling_repeats_with_the_same_seed(model):
@@ -143,48 +155,3 @@ def test_bad_arguments_are_named(model, arguments, message):
     base = {"token_BT": prompt(1, 3), "max_new_tokens": 2, "temperature": 0.0}
     with pytest.raises(ValueError, match=message):
         generate(model, **(base | arguments))
-
-
-def draw(probabilities: list[float], *, top_k: int | None, top_p: float | None) -> Counter[int]:
-    logits_BV = torch.tensor([probabilities]).log().expand(4000, -1)
-    picked = choose_tokens(
-        logits_BV,
-        temperature=1.0,
-        top_k=top_k,
-        top_p=top_p,
-        generator=torch.Generator().manual_seed(0),
-    )
-    return Counter(picked.tolist())
-
-
-def test_top_k_and_top_p_keep_what_they_should():
-    """Of 0.5, 0.3, 0.15, 0.05: k = 2 keeps two; p = 0.8 two, 0.81 three, 0.4 one."""
-    probabilities = [0.05, 0.5, 0.15, 0.3]
-    assert set(draw(probabilities, top_k=None, top_p=None)) == {0, 1, 2, 3}
-    assert set(draw(probabilities, top_k=2, top_p=None)) == {1, 3}
-    assert set(draw(probabilities, top_k=None, top_p=0.79)) == {1, 3}
-    assert set(draw(probabilities, top_k=None, top_p=0.81)) == {1, 2, 3}
-    assert set(draw(probabilities, top_k=None, top_p=0.4)) == {1}
-    assert set(draw(probabilities, top_k=9, top_p=1.0)) == {0, 1, 2, 3}
-    # After k = 2 the rest is 0.625 and 0.375, so p = 0.6 keeps one.
-    assert set(draw(probabilities, top_k=2, top_p=0.6)) == {1}
-
-
-def test_sampled_shares_follow_the_softmax():
-    """4000 draws at 0.5: standard deviation 0.008, so within 0.04."""
-    shares = draw([0.05, 0.5, 0.15, 0.3], top_k=None, top_p=None)
-    for token, probability in enumerate([0.05, 0.5, 0.15, 0.3]):
-        assert abs(shares[token] / 4000 - probability) < 0.04
-
-
-def test_temperature_sharpens():
-    """Temperature 0.5 squares the odds: 0.8 / 0.2 becomes 16 / 17 = 0.941."""
-    logits_BV = torch.tensor([[0.8, 0.2]]).log().expand(4000, -1)
-    picked = choose_tokens(
-        logits_BV,
-        temperature=0.5,
-        top_k=None,
-        top_p=None,
-        generator=torch.Generator().manual_seed(0),
-    )
-    assert abs((picked == 0).float().mean().item() - 16 / 17) < 0.02

@@ -126,7 +126,7 @@ def test_sequence_longer_than_max_length_is_refused():
 
 def test_rotation_turns_each_pair_by_its_angle():
     """Width 4, theta 100: at position 3 the pairs (0,2), (1,3) turn by 3 and 3/10 radians."""
-    cos, sin = rotary_table(3, 1, width=4, theta=100.0, device=torch.device("cpu"))
+    cos, sin = rotary_table(torch.tensor([3]), width=4, theta=100.0)
     x = torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]]])
     expected = [math.cos(3.0), math.cos(0.3), math.sin(3.0), math.sin(0.3)]
     torch.testing.assert_close(rotate(x, cos, sin).flatten(), torch.tensor(expected))
@@ -138,7 +138,9 @@ def test_attention_matches_a_loop_over_tokens():
     query = torch.randn(1, 4, 5, 8, generator=generator, dtype=torch.float64)
     key = torch.randn(1, 2, 5, 8, generator=generator, dtype=torch.float64)
     value = torch.randn(1, 2, 5, 8, generator=generator, dtype=torch.float64)
-    got = attend(query[:, :, 2:], key, value)
+    mask = torch.ones(3, 5, dtype=torch.bool).tril(2)
+    got = attend(query[:, :, 2:], key, value, mask)
+    torch.testing.assert_close(attend(query, key, value)[:, :, 2:], got)
     for head in range(4):
         for t in range(2, 5):
             score = key[0, head // 2, : t + 1] @ query[0, head, t] / math.sqrt(8)

@@ -234,7 +234,7 @@ def test_sharing_keys_is_exact() -> None:
 
 def by_definition(model: LanguageModel, token_BT: torch.Tensor) -> torch.Tensor:
     """Attention as released: keys normed in each layer, with its own gain."""
-    cos, sin = rotary_table(0, token_BT.shape[1], width=8, theta=10_000.0, device="cpu")
+    cos, sin = rotary_table(torch.arange(token_BT.shape[1]), width=8, theta=10_000.0)
     x = model.embed(token_BT)
     raw = None
     for block in model.blocks:

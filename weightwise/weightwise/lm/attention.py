@@ -20,7 +20,8 @@ same gain on the query: (w_q q) (w_k k) = (w_q w_k q) k. So the keys of a group 
 normed and without gain, which halves the cache exactly.
 """
 
-# Shapes: B batch, T new tokens, S tokens so far, D model width, H heads, E features per head
+# Shapes: B batch, T new tokens, S tokens so far, D model width, H heads, E features per head,
+# ... either nothing, or B and 1 where positions differ from row to row
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weightwise.lm.cache import Cache, KeyValueCache
+from weightwise.lm.cache import Cache, KeyValueCache, Span
 
 if TYPE_CHECKING:
     from weightwise.lm.config import GQAConfig
@@ -43,44 +44,77 @@ class Pass:
 
     Parameters
     ----------
-    start
-        Position of the first new token.
+    span
+        Where the new tokens stand.
     cache
         Earlier tokens of all layers, if kept.
+    segments
+        Segments of the rows, shape (B, T), ascending; tokens see those of their own only, and
+        positions start again with each. Only without a cache; ``None`` for one segment a row.
     shared
         What the first layer that needs it computes for those after it, by a key of its own.
     """
 
-    start: int
+    span: Span
     cache: Cache | None
+    segments: Tensor | None = None
     shared: dict[tuple[object, ...], tuple[Tensor, ...]] = field(default_factory=dict)
 
+    def position(self) -> Tensor:
+        """Positions of the new tokens, shape (T,) or (B, 1, T) for any head."""
+        if self.segments is None:
+            return self.span.position
+        index_T = torch.arange(self.segments.shape[1], device=self.segments.device)
+        is_first_BT = self.segments.diff(dim=1, prepend=self.segments[:, :1] - 1) != 0
+        start_BT = (index_T * is_first_BT).cummax(dim=1).values
+        return (index_T - start_BT).unsqueeze(1)
 
-def rotary_table(
-    start: int, num_tokens: int, *, width: int, theta: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
+    def mask(self, num_keys: int) -> Tensor | None:
+        """Keys that each query sees, those of its segment up to its own position.
+
+        Parameters
+        ----------
+        num_keys
+            Number of columns S.
+
+        Returns
+        -------
+        Tensor or None
+            Shape (..., T, S); `None` where the plain rule of `attend` says the same.
+        """
+        if self.segments is None and self.span.is_even and max(self.span.count) in (1, num_keys):
+            return None
+        key = ("mask", num_keys)
+        if key not in self.shared:
+            column_S = torch.arange(num_keys, device=self.span.device)
+            mask = column_S <= self.span.position.unsqueeze(-1)
+            if self.segments is not None:
+                query, key_side = self.segments[:, None, :, None], self.segments[:, None, None]
+                mask = mask & (query == key_side)
+            self.shared[key] = (mask,)
+        return self.shared[key][0]
+
+
+def rotary_table(position: Tensor, *, width: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles.
 
     Parameters
     ----------
-    start, num_tokens
-        First position and number of positions T.
+    position
+        Whole positions, shape (..., T).
     width
         Features per head E.
     theta
         Base of the wavelengths.
-    device
-        Where to compute.
 
     Returns
     -------
     tuple
-        Two float32 tensors of shape (T, E): cosines, and sines with the first half negated.
+        Two float32 tensors of shape (..., T, E): cosines, and sines with the first half negated.
     """
-    exponent = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
-    position_T = torch.arange(start, start + num_tokens, dtype=torch.float32, device=device)
-    angle_TE = torch.outer(position_T, 1.0 / theta**exponent)
-    cos, sin = angle_TE.cos(), angle_TE.sin()
+    exponent = torch.arange(0, width, 2, dtype=torch.float32, device=position.device) / width
+    angle = position.to(torch.float32).unsqueeze(-1) * (1.0 / theta**exponent)
+    cos, sin = angle.cos(), angle.sin()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
@@ -140,7 +174,13 @@ class GroupedQueryAttention(nn.Module):
         if self.config.qk_norm:
             query_BHTE = query_BHTE * (self.query_gain * self.key_gain).to(query_BHTE.dtype)
         key_BHSE, value_BHSE = self._keys_and_values(x_BTD, current)
-        mixed_BHTE = attend(query_BHTE, key_BHSE, value_BHSE)
+        mixed_BHTE = attend(
+            query_BHTE,
+            key_BHSE,
+            value_BHSE,
+            current.mask(key_BHSE.shape[2]),
+            dropout=self.config.dropout if self.training else 0.0,
+        )
         out_BTD: Tensor = self.output(mixed_BHTE.transpose(1, 2).flatten(2))
         return out_BTD
 
@@ -153,7 +193,7 @@ class GroupedQueryAttention(nn.Module):
         """
         if not self.is_leader:
             return None
-        return KeyValueCache(
+        return KeyValueCache.new(
             batch=batch,
             heads=self.config.kv_heads,
             capacity=capacity,
@@ -171,14 +211,13 @@ class GroupedQueryAttention(nn.Module):
             if current.cache is not None:
                 layer_cache = current.cache.layers[self.layer]
                 assert isinstance(layer_cache, KeyValueCache)
-                key_BHSE, value_BHSE = layer_cache.write(current.start, key_BHSE, value_BHSE)
+                key_BHSE, value_BHSE = layer_cache.write(current.span, key_BHSE, value_BHSE)
             current.shared[group] = key_BHSE, value_BHSE
         return current.shared[group]
 
     def _rotated(self, x_BTD: Tensor, current: Pass) -> Tensor:
         """Heads, rotated and, where asked for, normed without a gain."""
-        cos_TE, sin_TE = self._rotary(current, x_BTD)
-        x_BHTE = rotate(self._heads(x_BTD), cos_TE, sin_TE)
+        x_BHTE = rotate(self._heads(x_BTD), *self._rotary(current))
         if not self.config.qk_norm:
             return x_BHTE
         return F.rms_norm(x_BHTE, (self.head_width,), eps=self.config.qk_norm_eps)
@@ -187,45 +226,49 @@ class GroupedQueryAttention(nn.Module):
         x_BHTE: Tensor = x_BTD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
         return x_BHTE
 
-    def _rotary(self, current: Pass, x_BTD: Tensor) -> tuple[Tensor, ...]:
+    def _rotary(self, current: Pass) -> tuple[Tensor, ...]:
         key = ("rotary", self.head_width, self.rope_base)
         if key not in current.shared:
             current.shared[key] = rotary_table(
-                current.start,
-                x_BTD.shape[1],
-                width=self.head_width,
-                theta=self.rope_base,
-                device=x_BTD.device,
+                current.position(), width=self.head_width, theta=self.rope_base
             )
         return current.shared[key]
 
 
-def attend(query_BHTE: Tensor, key_BHSE: Tensor, value_BHSE: Tensor) -> Tensor:
-    """Causal softmax attention whose last query is the last key.
+def attend(
+    query_BHTE: Tensor,
+    key_BHSE: Tensor,
+    value_BHSE: Tensor,
+    mask: Tensor | None = None,
+    *,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Softmax attention.
 
     Parameters
     ----------
     query_BHTE
-        Queries of the T newest of S tokens.
+        Queries of T tokens.
     key_BHSE, value_BHSE
-        Keys and values of all S tokens; their head count divides that of the queries.
+        Keys and values of S tokens; their head count divides that of the queries.
+    mask
+        Which keys a query sees, shape (T, S) or (B, 1, T, S). Without one, T = S queries see
+        the keys up to their own, and fewer queries see all.
+    dropout
+        Share of the weights that is set to 0; the others grow to make up for it.
 
     Returns
     -------
     Tensor
         Weighted values, shape (B, H, T, E).
     """
-    num_new, num_all = query_BHTE.shape[2], key_BHSE.shape[2]
-    mask_TS = None
-    if 1 < num_new < num_all:
-        ones = torch.ones(num_new, num_all, dtype=torch.bool, device=query_BHTE.device)
-        mask_TS = ones.tril(num_all - num_new)
     mixed_BHTE: Tensor = F.scaled_dot_product_attention(
         query_BHTE,
         key_BHSE,
         value_BHSE,
-        attn_mask=mask_TS,
-        is_causal=num_new == num_all,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None and query_BHTE.shape[2] == key_BHSE.shape[2],
         enable_gqa=key_BHSE.shape[1] != query_BHTE.shape[1],
     )
     return mixed_BHTE

@@ -1,73 +1,97 @@
 """Text from a language model, one token after the other.
 
-The prompt goes through the model once (or in chunks, which bounds the memory of long prompts);
+The prompt goes through the model first (in pieces, which bounds the memory of long prompts);
 after that each token costs one pass over a single position, because keys and values of all
-earlier tokens are kept. Logits are the same as without the cache up to the order of additions.
+earlier tokens are kept. Logits are the same as without the cache, and as without the other rows
+of the batch, up to the order of additions. `weightwise.lm.decoder` does the work.
 """
 
-# Shapes: B batch, T tokens, V vocabulary
+# Shapes: B batch, T tokens
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 
+from weightwise.lm.decoder import PREFILL_TOKENS, Continuation, Decoder, Request
+from weightwise.lm.sampling import SamplingConfig
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
-    from weightwise.lm.cache import Cache
     from weightwise.lm.model import LanguageModel
+    from weightwise.lm.tokenizer import Tokenizer
+
+MAX_BATCH = 32
 
 
-def choose_tokens(
-    logits_BV: Tensor,
+def complete(
+    model: LanguageModel,
+    requests: Sequence[Request],
     *,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """Pick one token per row.
+    tokenizer: Tokenizer | None = None,
+    max_batch: int = MAX_BATCH,
+    prefill_tokens: int = PREFILL_TOKENS,
+    on_token: Callable[[int, Continuation], None] | None = None,
+) -> list[Continuation]:
+    """Continue prompts of any lengths, each with settings of its own.
+
+    What a request gets does not depend on the others.
 
     Parameters
     ----------
-    logits_BV
-        Scores of the next token.
-    temperature
-        0 takes the best token (the first of equals); otherwise logits are divided by it.
-    top_k
-        Keep the ``top_k`` best tokens, and those equal to the last of them.
-    top_p
-        Keep the smallest set of best tokens whose probability reaches ``top_p``
-        (Holtzman et al., arXiv 1904.09751). Applied after ``top_k``.
-    generator
-        Source of randomness; needed unless the temperature is 0.
+    model
+        Trained model; its training mode is restored afterwards.
+    requests
+        Prompts and settings.
+    tokenizer
+        For the text of the continuations and for stop texts.
+    max_batch
+        Most texts at a time; a text that ends makes room for the next one.
+    prefill_tokens
+        Most tokens of prompts per pass.
+    on_token
+        Called with the number of a request and its continuation after each token.
 
     Returns
     -------
-    Tensor
-        Token ids, shape (B,).
+    list
+        Continuations, in the order of the requests.
+
+    Raises
+    ------
+    ValueError
+        If a size is out of range or a request does not fit the model; nothing is generated then.
     """
-    if temperature == 0:
-        return logits_BV.argmax(dim=-1)
-    logits_BV = logits_BV.float() / temperature
-    if top_k is not None and top_k < logits_BV.shape[-1]:
-        worst_kept = logits_BV.topk(top_k, dim=-1).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < worst_kept, -torch.inf)
-    prob_BV = logits_BV.softmax(dim=-1)
-    if top_p is not None and top_p < 1:
-        sorted_BV, order_BV = prob_BV.sort(dim=-1, descending=True, stable=True)
-        # A token stays if those before it do not reach top_p yet; so the first always stays.
-        keep_BV = sorted_BV.cumsum(dim=-1) - sorted_BV < top_p
-        prob_BV = torch.zeros_like(prob_BV).scatter(-1, order_BV, sorted_BV * keep_BV)
-    return torch.multinomial(prob_BV, 1, generator=generator).squeeze(-1)
+    if not requests:
+        return []
+    longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+    with _evaluation_mode(model):
+        decoder = Decoder(
+            model,
+            tokenizer,
+            num_slots=min(max_batch, len(requests)),
+            max_length=min(longest, model.config.max_length),
+            prefill_tokens=prefill_tokens,
+        )
+        for request in requests:
+            decoder.check(request)
+        waiting = deque(requests)
+        found: dict[Continuation, int] = {}
+        while waiting or not decoder.is_idle:
+            while waiting and decoder.num_free:
+                found[decoder.add(waiting.popleft())] = len(found)
+            for one in decoder.step():
+                if on_token is not None:
+                    on_token(found[one], one)
+    return list(found)
 
 
-@torch.inference_mode()
 def generate(
     model: LanguageModel,
     token_BT: Tensor,
@@ -81,7 +105,9 @@ def generate(
     prefill_chunk: int | None = None,
     on_token: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Continue every prompt of a batch.
+    """Continue every prompt of a batch whose prompts are equally long.
+
+    `complete` takes prompts of any lengths and knows more settings.
 
     Parameters
     ----------
@@ -91,12 +117,14 @@ def generate(
         Prompts of equal length, int64, at least one token each.
     max_new_tokens
         Most tokens to add, at least 1; prompt and addition must fit in ``max_length``.
-    temperature, top_k, top_p, generator
-        See `choose_tokens`.
+    temperature, top_k, top_p
+        See `weightwise.lm.sampling.SamplingConfig`.
+    generator
+        Source of the rows' own generators; needed unless the temperature is 0.
     stop_token
         Ends a row; rows that end before others are filled up with it.
     prefill_chunk
-        Prompt tokens per pass; all at once by default.
+        Prompt tokens per pass, over all rows; all at once by default.
     on_token
         Called with the new tokens, shape (B,), as soon as they are known.
 
@@ -110,41 +138,82 @@ def generate(
     ValueError
         If a setting is out of range or the text would exceed ``max_length``.
     """
-    _check(model, token_BT, max_new_tokens=max_new_tokens, prefill_chunk=prefill_chunk)
-    _check_sampling(temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-    batch, num_prompt = token_BT.shape
-    is_done_B = torch.zeros(batch, dtype=torch.bool, device=token_BT.device)
-    pieces = [token_BT]
-    with _evaluation_mode(model):
-        # The last token is never fed back, so its keys need no room.
-        cache = model.new_cache(batch, max(num_prompt, num_prompt + max_new_tokens - 1))
-        logits_BV = _prefill(model, token_BT, cache, prefill_chunk)
-        for index in range(max_new_tokens):
-            if index:
-                logits_BV = model(pieces[-1], cache)[:, -1]
-            next_B = choose_tokens(
-                logits_BV,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                generator=generator,
-            )
-            if stop_token is not None:
-                next_B = next_B.masked_fill(is_done_B, stop_token)
-                is_done_B |= next_B == stop_token
-            pieces.append(next_B[:, None])
+    if token_BT.ndim != 2 or token_BT.shape[1] < 1:
+        raise ValueError(
+            f"token_BT: expected shape (batch, tokens) with at least 1 token, "
+            f"got {tuple(token_BT.shape)}"
+        )
+    if prefill_chunk is not None and prefill_chunk < 1:
+        raise ValueError(f"prefill_chunk: expected at least 1, got {prefill_chunk}")
+    columns: list[Tensor] = []
+    rows: dict[int, Continuation] = {}
+
+    def keep(number: int, one: Continuation) -> None:
+        rows[number] = one
+        while (column := _next_column(rows, len(token_BT), len(columns), stop_token)) is not None:
+            columns.append(torch.tensor(column, device=token_BT.device))
             if on_token is not None:
-                on_token(next_B)
-            if stop_token is not None and bool(is_done_B.all()):
-                break
-    return torch.cat(pieces, dim=1)
+                on_token(columns[-1])
+
+    complete(
+        model,
+        _requests(
+            token_BT,
+            max_new_tokens,
+            SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p),
+            generator,
+            stop_token,
+        ),
+        max_batch=len(token_BT),
+        prefill_tokens=prefill_chunk or token_BT.numel(),
+        on_token=keep,
+    )
+    return torch.cat([token_BT, torch.stack(columns, dim=1)], dim=1)
 
 
-def _prefill(model: LanguageModel, token_BT: Tensor, cache: Cache, chunk: int | None) -> Tensor:
-    last_BV = token_BT.new_empty(0)
-    for piece_BT in token_BT.split(chunk or token_BT.shape[1], dim=1):
-        last_BV = model(piece_BT, cache)[:, -1]
-    return last_BV
+def _requests(
+    token_BT: Tensor,
+    max_new_tokens: int,
+    sampling: SamplingConfig,
+    generator: torch.Generator | None,
+    stop_token: int | None,
+) -> list[Request]:
+    """One request per row, with a seed of its own."""
+    seeds = [0] * len(token_BT)
+    if sampling.temperature > 0:
+        if generator is None:
+            raise ValueError("generator: expected a torch.Generator for temperature > 0, got None")
+        seeds = torch.randint(
+            2**63 - 1, (len(token_BT),), generator=generator, device=generator.device
+        ).tolist()
+    return [
+        Request(
+            prompt=prompt,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+            stop_ids=frozenset() if stop_token is None else frozenset({stop_token}),
+        )
+        for prompt, seed in zip(token_BT.tolist(), seeds, strict=True)
+    ]
+
+
+def _next_column(
+    rows: dict[int, Continuation], batch: int, index: int, stop_token: int | None
+) -> list[int] | None:
+    """Tokens that all rows have at a place, once those that have not ended have one."""
+    if len(rows) < batch or all(len(one.tokens) <= index for one in rows.values()):
+        return None
+    column = []
+    for number in range(batch):
+        tokens = rows[number].tokens
+        if index < len(tokens):
+            column.append(tokens[index])
+        elif rows[number].finish is not None and stop_token is not None:
+            column.append(stop_token)
+        else:
+            return None
+    return column
 
 
 @contextmanager
@@ -155,45 +224,3 @@ def _evaluation_mode(model: LanguageModel) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def _check(
-    model: LanguageModel, token_BT: Tensor, *, max_new_tokens: int, prefill_chunk: int | None
-) -> None:
-    if token_BT.ndim != 2 or token_BT.shape[1] < 1:
-        raise ValueError(
-            f"token_BT: expected shape (batch, tokens) with at least 1 token, "
-            f"got {tuple(token_BT.shape)}"
-        )
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens: expected at least 1, got {max_new_tokens}")
-    if prefill_chunk is not None and prefill_chunk < 1:
-        raise ValueError(f"prefill_chunk: expected at least 1, got {prefill_chunk}")
-    longest, num_prompt = model.config.max_length, token_BT.shape[1]
-    if num_prompt + max_new_tokens > longest:
-        raise ValueError(
-            f"max_new_tokens: expected at most {longest - num_prompt} "
-            f"(max_length {longest}, prompt {num_prompt}), got {max_new_tokens}"
-        )
-    lowest, highest = int(token_BT.min()), int(token_BT.max())
-    if lowest < 0 or highest >= model.config.vocab_size:
-        raise ValueError(
-            f"token_BT: expected ids 0 to {model.config.vocab_size - 1}, got {lowest} to {highest}"
-        )
-
-
-def _check_sampling(
-    *,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    generator: torch.Generator | None,
-) -> None:
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature: expected 0 (greedy) or more, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k: expected at least 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p: expected above 0 and at most 1, got {top_p}")
-    if temperature > 0 and generator is None:
-        raise ValueError("generator: expected a torch.Generator for temperature > 0, got None")
