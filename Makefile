@@ -35,7 +35,7 @@ $(VENV)/runtime.stamp: $(SETTINGS)
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
 	@echo "Adding the tools for tests, lint, docs and benchmarks"
-	@$(PIP) --group dev --editable './weightwise[hf,track]' --editable './wardwise[pyvrp]'
+	@$(PIP) --group dev --editable './weightwise[hf,serve,track]' --editable './wardwise[pyvrp]'
 	@touch $@
 
 demo: $(VENV)/runtime.stamp ## Run both main jobs on real input; writes out/wardwise.html and out/weightwise.html
