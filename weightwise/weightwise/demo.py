@@ -20,7 +20,7 @@ from weightwise.lm import generate, num_parameters, num_stored_parameters
 from weightwise.numerics import PrecisionConfig, parse
 from weightwise.recipes import demo
 from weightwise.report import Arm, Story, read_curves, weight_bytes, write_page
-from weightwise.train import load_model, to_toml, train
+from weightwise.train import DataConfig, load_model, to_toml, train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,13 +162,15 @@ def settings_table(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     """Names and values of what all runs have in common."""
     model, run = recipe.model, recipe.train
     attention, optimizer, schedule = model.attention, recipe.optimizer, recipe.schedule
+    data = recipe.data
+    assert isinstance(data, DataConfig), "the demo trains on text"
     table = {
         "model": f"{model.num_layers} blocks of width {model.width}, "
         f"{attention.num_heads} query and {attention.kv_heads} key-value heads, "
         f"inner width {model.ffn.hidden}; {num_parameters(model):,} weights in the blocks, "
         f"{num_stored_parameters(model):,} in all",
-        "data": f"{SOURCES[recipe.data.source.kind]}; vocabulary of {model.vocab_size:,}, "
-        f"{recipe.data.valid_fraction:.0%} of the documents held out",
+        "data": f"{SOURCES[data.source.kind]}; vocabulary of {model.vocab_size:,}, "
+        f"{data.valid_fraction:.0%} of the documents held out",
         "training": f"{run.steps:,} steps of {run.batch_size} sequences of {run.seq_length} "
         f"tokens: {run.steps * run.batch_size * run.seq_length:,} tokens",
         "optimizer": f"AdamW, betas {optimizer.beta1} and {optimizer.beta2}, "

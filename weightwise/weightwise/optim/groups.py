@@ -9,14 +9,18 @@ their learning rate may differ, see `weightwise.optim.expert_rate`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from weightwise.optim.averaging import AveragingAdamW
 from weightwise.optim.expert_rate import expert_ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 STRICT = ConfigDict(extra="forbid")
 EXPERT_AXES = 3
@@ -43,6 +47,9 @@ class OptimizerConfig:
         ``auto`` computes it from the batch and ``noise_batch``.
     noise_batch
         Batch in tokens at which the best learning rate is highest; needed for ``auto``.
+    average_decay
+        Keep a moving average of the weights, of which a step keeps this share, above 0 and below
+        1; it is then the model that is judged and given away. ``None`` keeps none.
     """
 
     kind: Literal["adamw"] = "adamw"
@@ -52,6 +59,7 @@ class OptimizerConfig:
     weight_decay: float = Field(default=0.1, ge=0.0, allow_inf_nan=False)
     expert_lr: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | Literal["auto"] = 1.0
     noise_batch: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    average_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _check_noise(self) -> Self:
@@ -93,8 +101,9 @@ def parameter_groups(
     -------
     list
         Two groups in `torch.optim` form: matrices with ``weight_decay``, and embeddings, norm
-        gains and biases with 0. Experts with another learning rate are a third group. Each has
-        an ``lr_ratio`` beside the usual keys.
+        gains and biases with 0. Experts with another learning rate are a third group, and a group
+        whose weights are sharded in several ways is split, see `by_mesh`. Each has an ``lr_ratio``
+        beside the usual keys.
     """
     embeddings = {
         id(weight)
@@ -118,7 +127,19 @@ def parameter_groups(
     ]
     if experts:
         groups.append({"params": experts, "weight_decay": weight_decay, "lr_ratio": expert_ratio})
-    return groups
+    return [{**group, "params": part} for group in groups for part in by_mesh(group["params"])]
+
+
+def by_mesh(weights: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Part weights by the processes over which they are sharded; whole ones are one part.
+
+    Torch's operations on lists of tensors, of which fused optimizers and gradient clipping are
+    made, take no mixture.
+    """
+    parts: dict[object, list[nn.Parameter]] = {}
+    for weight in weights:
+        parts.setdefault(getattr(weight, "device_mesh", None), []).append(weight)
+    return list(parts.values())
 
 
 def make_optimizer(
@@ -137,10 +158,14 @@ def make_optimizer(
     expert_ratio
         Learning rate of experts relative to the others, see `OptimizerConfig.expert_ratio`.
     """
-    return torch.optim.AdamW(
+    kind = torch.optim.AdamW if config.average_decay is None else AveragingAdamW
+    optimizer = kind(
         parameter_groups(model, config.weight_decay, expert_ratio),
         lr=0.0,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         fused=True,
     )
+    if isinstance(optimizer, AveragingAdamW) and config.average_decay is not None:
+        optimizer.average_decay = config.average_decay
+    return optimizer

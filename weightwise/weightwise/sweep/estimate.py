@@ -17,8 +17,9 @@ import torch
 from weightwise.lm import num_parameters
 from weightwise.sweep.grid import num_flop, num_tokens
 from weightwise.sweep.journal import read_records
-from weightwise.train import default_cache_dir, prepare, to_dict
+from weightwise.train import default_cache_dir, to_dict
 from weightwise.train.parallel import open_world
+from weightwise.train.start import prepare_data
 from weightwise.train.trainer import Trainer, micro_batch_size
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _measure(recipe: Recipe, cache_dir: Path) -> tuple[float, float]:
     micro = micro_batch_size(recipe.train, 1)
     settings = replace(recipe.train, batch_size=micro, micro_batch_size=micro, eval_batches=1)
     small = replace(recipe, train=settings)
-    data = prepare(recipe.data, recipe.model.vocab_size, cache_dir)
+    data = prepare_data(recipe, cache_dir)
     with open_world() as world:
         trainer = Trainer(small, data, world, None)
         times = [time.perf_counter()]

@@ -28,10 +28,11 @@ from weightwise.sweep.journal import Journal, locked
 from weightwise.sweep.pools import open_pool
 from weightwise.sweep.progress import SweepProgress
 from weightwise.sweep.work import Task
-from weightwise.train import default_cache_dir, from_dict, prepare, to_dict
+from weightwise.train import default_cache_dir, from_dict, to_dict
 from weightwise.train.checkpoint import list_checkpoints
 from weightwise.train.interrupt import StopRequest
 from weightwise.train.recipe import FREE_ON_RESUME, difference, read_recipe
+from weightwise.train.start import prepare_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -190,10 +191,7 @@ def _check_data(
     """Prepare what the waiting runs train on, once, and refuse to mix it with other documents."""
     wanted = {_data_key(task.recipe): task.recipe for task in waiting}
     cache = default_cache_dir() if cache is None else cache
-    fingerprints = {
-        key: prepare(recipe.data, recipe.model.vocab_size, cache).fingerprint
-        for key, recipe in wanted.items()
-    }
+    fingerprints = {key: prepare_data(recipe, cache).fingerprint for key, recipe in wanted.items()}
     for task in tasks:
         found = fingerprints.get(_data_key(task.recipe))
         before = journal.records.get(task.recipe.name, {}).get("data", found)
@@ -205,7 +203,7 @@ def _check_data(
 
 
 def _data_key(recipe: Recipe) -> str:
-    return repr((recipe.data, recipe.model.vocab_size))
+    return repr((recipe.data, recipe.start, recipe.model.vocab_size, recipe.train.seq_length))
 
 
 def _result(sweep: Sweep, journal: Journal, failures: Journal, seconds: float) -> SweepResult:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import zlib
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 CHUNK_BYTES = 2**24
 
@@ -28,6 +32,26 @@ def publish(partial: Path, final: Path) -> None:
         sync(path)
     partial.rename(final)
     sync(final.parent)
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it gets its own when all has gone well.
+
+    Where another process is faster its folder stays: the same name means the same content.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=final.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)  # mkdtemp makes it private, but a cache may be shared
+        try:
+            partial.rename(final)
+        except OSError:
+            if not final.exists():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

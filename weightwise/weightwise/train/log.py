@@ -2,9 +2,11 @@
 
 ``metrics.jsonl`` has one JSON object per row: training rows (``step``, ``tokens``,
 ``train_loss``, ``lr``, ``grad_norm``, ``tokens_per_s``, with experts ``busiest_expert``,
-``balance_loss``, ``overflow``, ``dropped``) and evaluation rows (``step``, ``tokens``,
-``valid_loss``). Each row is on disk as soon as it is measured. A run that goes on
-from a checkpoint first drops the rows of later steps, so that no step is there twice.
+``load_LAYER_EXPERT``, ``balance_loss``, ``overflow``, ``dropped``) and evaluation rows (``step``,
+``tokens``, ``valid_loss``). Preference training adds ``margin``, ``accuracy``, ``ranking``,
+``nll`` and ``online`` to both, behind ``train_`` or ``valid_`` (`weightwise.lm.post.dpo.dpo_loss`).
+Each row is on disk as soon as it is measured. A run that goes on from a checkpoint first drops the
+rows of later steps, so that no step is there twice.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class Recorder:
 
     def __init__(self, run_dir: Path, last_step: int, *, tensorboard: bool) -> None:
         path = run_dir / "metrics.jsonl"
-        rows = [row for row in read_metrics(path) if row["step"] <= last_step]
+        # A run that goes on from nothing makes its evaluation at step 0 again too.
+        rows = [row for row in read_metrics(path) if last_step and row["step"] <= last_step]
         partial = path.with_name(".partial-" + path.name)
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         partial.replace(path)
@@ -232,6 +235,8 @@ def _numbers(row: Row) -> str:
     shown = (
         ("train_loss", "loss {:.4f}"),
         ("valid_loss", "validation {:.4f}"),
+        ("valid_accuracy", "accuracy {:.3f}"),
+        ("valid_margin", "margin {:.4f}"),
         ("tokens_per_s", "{:.0f} tokens/s"),
     )
     return "  ".join(form.format(row[name]) for name, form in shown if name in row)

@@ -22,17 +22,19 @@ from weightwise.train.checkpoint import (
     list_checkpoints,
     read_state,
 )
-from weightwise.train.data import default_cache_dir, prepare
+from weightwise.train.data import default_cache_dir
 from weightwise.train.files import write_text
 from weightwise.train.interrupt import StopRequest
 from weightwise.train.log import RunLog
 from weightwise.train.parallel import open_world
 from weightwise.train.recipe import Recipe, read_recipe, resume_conflict, to_toml
+from weightwise.train.samples import PreparedSamples
+from weightwise.train.start import prepare_data
 from weightwise.train.trainer import Trainer
 
 if TYPE_CHECKING:
-    from weightwise.train.data import PreparedData
     from weightwise.train.parallel import World
+    from weightwise.train.start import Prepared
 
 
 class DivergedError(RuntimeError):
@@ -129,6 +131,8 @@ def train(
             return _result(run_dir, checkpoint, state, is_complete=True)
         if checkpoint is not None:
             _say(console, f"going on from step {state.step} ({checkpoint})")
+        elif isinstance(data, PreparedSamples):
+            _say(console, data.summary)
         if world.is_main:
             write_text(run_dir / "recipe.toml", to_toml(recipe))
         trainer = Trainer(recipe, data, world, checkpoint)
@@ -159,12 +163,15 @@ class _Run:
         self._folder = folder
         self._log = log
         self._world = world
+        self._has_start = recipe.start is not None
         self._tokens_per_step = recipe.train.batch_size * recipe.train.seq_length
         self._unlogged_steps = 0
         self._unlogged_s = 0.0
 
     def finish(self, state: RunState, checkpoint: Path | None, stop: StopRequest) -> TrainResult:
         """Make steps until the last one, or until asked to stop."""
+        if state.step == 0 and self._has_start:
+            state = self._evaluate(state, checkpoint)
         while True:
             state = self._step(state, checkpoint)
             is_last = state.step == self._config.steps
@@ -201,6 +208,7 @@ class _Run:
                     "lr": lr,
                     "grad_norm": gradient.norm,
                     "tokens_per_s": round(tokens / self._unlogged_s, 1),
+                    **{f"train_{name}": mean for name, mean in gradient.measures.items()},
                     **gradient.routing,
                 }
             )
@@ -208,10 +216,12 @@ class _Run:
         return state
 
     def _evaluate(self, state: RunState, checkpoint: Path | None) -> RunState:
-        loss = self._trainer.evaluate()
+        means = self._trainer.evaluate()
+        loss = means["loss"]
         if not math.isfinite(loss):
             raise _diverged(state.step, f"validation loss is {loss}", checkpoint)
-        self._log.write({"step": state.step, "tokens": state.tokens, "valid_loss": loss})
+        row = {f"valid_{name}": mean for name, mean in means.items()}
+        self._log.write({"step": state.step, "tokens": state.tokens, **row})
         if state.best_valid_loss is None or loss < state.best_valid_loss:
             state = replace(state, best_valid_loss=loss, best_step=state.step)
         return replace(state, valid_loss=loss)
@@ -240,16 +250,16 @@ def _starting_point(
     return whole[-1] if whole else None
 
 
-def _prepare_once(recipe: Recipe, cache_dir: Path, world: World) -> PreparedData:
+def _prepare_once(recipe: Recipe, cache_dir: Path, world: World) -> Prepared:
     """Let one process per machine prepare the data before the others open them."""
     data = None
     if world.local_rank == 0:
-        data = prepare(recipe.data, recipe.model.vocab_size, cache_dir)
+        data = prepare_data(recipe, cache_dir)
     world.barrier()
-    return prepare(recipe.data, recipe.model.vocab_size, cache_dir) if data is None else data
+    return prepare_data(recipe, cache_dir) if data is None else data
 
 
-def _initial_state(data: PreparedData) -> RunState:
+def _initial_state(data: Prepared) -> RunState:
     return RunState(
         step=0,
         tokens=0,
@@ -261,7 +271,7 @@ def _initial_state(data: PreparedData) -> RunState:
     )
 
 
-def _check_same_run(recipe: Recipe, checkpoint: Path, state: RunState, data: PreparedData) -> None:
+def _check_same_run(recipe: Recipe, checkpoint: Path, state: RunState, data: Prepared) -> None:
     """Refuse to go on with a run under other conditions."""
     path = checkpoint / "recipe.toml"
     conflict = resume_conflict(read_recipe(path), recipe, state.step)

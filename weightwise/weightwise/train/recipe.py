@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from weightwise.lm import ModelConfig  # noqa: TC001, pydantic needs it at run time
+from weightwise.lm import ModelConfig, MoEConfig
 from weightwise.numerics import PrecisionConfig
 from weightwise.optim import OptimizerConfig, ScheduleConfig
 from weightwise.train.data import DataConfig
+from weightwise.train.post_config import PreferenceConfig, TrainingData
 from weightwise.train.recipe_errors import explain
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ FREE_ON_RESUME = frozenset(
         "train.log_every",
         "train.tensorboard",
         "train.strategy",
+        "train.expert_parallel",
+        "train.recompute",
     }
 )
 
@@ -76,6 +79,11 @@ class TrainConfig:
         Steps between rows of training metrics.
     strategy
         With more than one process: ``ddp`` keeps the model in each, ``fsdp`` shards it.
+    expert_parallel
+        Processes over which the specialised experts of a layer are spread, at least 1; divides
+        the number of processes and that of experts.
+    recompute
+        Compute the activations of blocks again in the backward pass instead of keeping them.
     tensorboard
         Also write TensorBoard files (extra ``track``).
     """
@@ -92,6 +100,8 @@ class TrainConfig:
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=10, ge=1)
     strategy: Literal["ddp", "fsdp"] = "ddp"
+    expert_parallel: int = Field(default=1, ge=1)
+    recompute: bool = False
     tensorboard: bool = False
 
     @model_validator(mode="after")
@@ -113,16 +123,22 @@ class Recipe:
     name
         Name of the run; letters, digits, dot, dash and underscore.
     seed
-        Seed of initial weights and data order, at least 0.
+        Seed of initial weights, data order and draws, at least 0.
+    start
+        Checkpoint, or folder of a run, whose weights and tokenizer the run begins with; ``None``
+        draws new weights. ``model`` must have the same weights, see
+        `weightwise.train.start.FREE_AT_START` for what may differ.
     model, data, optimizer, schedule, precision, train
         Settings of the parts. ``precision`` says which operands of the linear layers are
-        quantized, and how; by default none.
+        quantized, and how; by default none. ``data`` is text, or with the kinds ``chats`` and
+        ``preferences`` what comes after it; these need a ``start``.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(default=1, ge=0, lt=2**63)
+    start: str | None = None
     model: ModelConfig
-    data: DataConfig = DataConfig()
+    data: TrainingData = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     precision: PrecisionConfig = PrecisionConfig()
@@ -134,6 +150,44 @@ class Recipe:
             raise ValueError(
                 f"train.seq_length: expected at most model.max_length {self.model.max_length}, "
                 f"got {self.train.seq_length}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        data = self.data
+        if isinstance(data, DataConfig):
+            data.check_annealing(self.schedule.anneal_from)
+            return self
+        if self.start is None:
+            raise ValueError(f"start: expected a checkpoint for data of kind {data.kind}, got none")
+        if isinstance(data, PreferenceConfig):
+            self._check_preferences(data)
+        return self
+
+    def _check_preferences(self, data: PreferenceConfig) -> None:
+        needs_average = data.reference == "average"
+        if needs_average and self.optimizer.average_decay is None:
+            raise ValueError("data.reference: expected start without optimizer.average_decay")
+        is_sharded = self.train.strategy == "fsdp" or self.train.expert_parallel > 1
+        if is_sharded and (needs_average or data.online is not None):
+            raise ValueError(
+                "train.strategy: expected ddp and train.expert_parallel 1 with data.online or "
+                "data.reference average: both take whole weights"
+            )
+
+    @model_validator(mode="after")
+    def _check_experts(self) -> Self:
+        ffn, spread = self.model.ffn, self.train.expert_parallel
+        if not isinstance(ffn, MoEConfig):
+            if spread > 1:
+                raise ValueError(
+                    f"train.expert_parallel: expected 1 for a model without experts, got {spread}"
+                )
+        elif ffn.num_experts % spread:
+            raise ValueError(
+                "train.expert_parallel: expected a divisor of model.ffn.num_experts "
+                f"{ffn.num_experts}, got {spread}"
             )
         return self
 
@@ -272,7 +326,12 @@ def resume_conflict(saved: Recipe, wanted: Recipe, step: int) -> str | None:
     return None
 
 
-def difference(saved: dict[str, Any], wanted: dict[str, Any], free: Collection[str]) -> str | None:
+def difference(
+    saved: dict[str, Any],
+    wanted: dict[str, Any],
+    free: Collection[str],
+    where: str = "the run so far",
+) -> str | None:
     """Name the first setting that two recipes do not share.
 
     Parameters
@@ -281,6 +340,8 @@ def difference(saved: dict[str, Any], wanted: dict[str, Any], free: Collection[s
         Recipes as nested dicts, see `to_dict`.
     free
         Dotted fields that may differ.
+    where
+        What the saved recipe belongs to, for the message.
 
     Returns
     -------
@@ -290,7 +351,7 @@ def difference(saved: dict[str, Any], wanted: dict[str, Any], free: Collection[s
     old, new = _flatten(saved), _flatten(wanted)
     for key in sorted(old.keys() | new.keys()):
         if key not in free and old.get(key) != new.get(key):
-            return f"{key}: expected {old.get(key)!r} as in the run so far, got {new.get(key)!r}"
+            return f"{key}: expected {old.get(key)!r} as in {where}, got {new.get(key)!r}"
     return None
 
 
@@ -314,6 +375,8 @@ def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
 def _toml_text(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml_text(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_toml_text(v)}" for k, v in value.items()) + "}"
     # Numbers, truth values and strings look the same in TOML and JSON, except that TOML wants
     # the delete character escaped and knows no surrogate pairs.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
