@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from .rows import Row
     from .runs import Runs
 
-WIDTHS = (16, 24, 32, 48, 64, 96, 128)
-FIRST = {6e10: (16, 24, 32, 48), 1.8e11: (16, 24, 32, 48), 5.4e11: (24, 32, 48, 64)}  # by FLOP
+WIDTHS = (8, 16, 24, 32, 40, 48, 64, 96, 128)
+FIRST = {  # by FLOP
+    6e10: (8, 16, 24, 32, 40, 48),
+    1.8e11: (16, 24, 32, 40, 48),
+    5.4e11: (24, 32, 40, 48, 64),
+}
 BUDGETS = tuple(FIRST)
 BATCH, LENGTH = 8, 64
 RATE, RATE_WIDTH = 4e-3, 64  # the rate falls with the root of the width
