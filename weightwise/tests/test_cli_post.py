@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from weightwise.cli import main
-from weightwise.lm.post.tasks import TASKS, wrong_answer
+from weightwise.lm.post.tasks import TASKS, WORDS, wrong_answer
 from weightwise.train import load_model, read_metrics
 
 FAST = (
@@ -188,17 +188,18 @@ def test_two_processes_make_the_steps_of_one(tmp_path, chat_model, data, name):
 
 @pytest.mark.slow
 def test_preferences_raise_held_out_accuracy_after_chats(call, chat_model, tmp_path):
-    """Small sums: fine-tuning lowers the held-out loss, preferences order unseen pairs better."""
+    """Fine-tuning lowers the held-out loss; preferences settle what the chats left open.
+
+    Half of the chats shout their answer. On words that no preference was about, the model then
+    finds the quiet answer likelier.
+    """
     draw = np.random.default_rng(1)
-    sums = [(a, b) for a in range(1, 25) for b in range(1, 25)]
-    draw.shuffle(sums)
     chats, pairs = [], []
-    for a, b in sums:
-        question, right = f"{a} + {b}?", str(a + b)
-        messages = [("user", question), ("assistant", right)]
+    for word in WORDS:
+        question, quiet, loud = f"Say {word}.", word, word.upper()
+        messages = [("user", question), ("assistant", str(draw.choice([quiet, loud])))]
         chats.append({"messages": [{"role": r, "content": c} for r, c in messages]})
-        wrong = wrong_answer(draw, right)
-        pairs.append({"prompt": question, "chosen": right, "rejected": wrong})
+        pairs.append({"prompt": question, "chosen": quiet, "rejected": loud})
     write_rows(tmp_path / "chats.jsonl", chats)
     write_rows(tmp_path / "pairs.jsonl", pairs)
     common = (
@@ -216,6 +217,7 @@ def test_preferences_raise_held_out_accuracy_after_chats(call, chat_model, tmp_p
                           "optimizer.average_decay=0.9")  # fmt: skip
     assert code == 0, err
     found = json.loads(out)["held_out"]
-    assert found["after"]["ranking"] > found["before"]["ranking"]
-    assert found["after"]["accuracy"] > 0.5
+    assert found["before"]["ranking"] < 0.7
+    assert found["after"]["ranking"] > 0.9
+    assert found["after"]["accuracy"] > 0.9
     assert load_model(tmp_path / "d")[2].name == "base-sft-dpo"
