@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,9 @@ from weightwise.laws.moe import (
     fit_budgets,
     least_compute,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_published_optimum() -> None:
@@ -103,3 +108,24 @@ def test_wrong_runs_are_named() -> None:
         fit_budgets(size_R, data_R, -loss_R, compute_R)
     with pytest.raises(ValueError, match="compute: expected as many runs"):
         fit_budgets(size_R, data_R, loss_R, compute_R[:3])
+
+
+def test_published_runs_of_dense_models(law_data: Path) -> None:
+    """Digitised Chinchilla runs near its budgets: powers near one half, each with a bottom."""
+    path = law_data / "chinchilla_svg_extracted.csv"
+    size_R, compute_R, loss_R = np.genfromtxt(
+        path, delimiter=",", skip_header=1, comments=None, usecols=(3, 4, 6)
+    ).T
+    budget_R = np.zeros_like(compute_R)
+    for budget in (6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21):
+        budget_R[np.abs(compute_R / budget - 0.97) < 0.12] = budget
+    # Far from the bottom the loss is no parabola.
+    used = (budget_R > 0) & (loss_R < 3.6)
+    size_R, compute_R = size_R[used], compute_R[used]
+    fit = fit_budgets(size_R, compute_R / (6 * size_R), loss_R[used], compute_R, tolerance=0.1)
+    assert len(fit.sizes) == 8
+    # arXiv 2203.15556, Table 2, has 0.49 and 0.51 by such profiles.
+    assert fit.law.size_power == pytest.approx(0.5, abs=0.05)
+    assert fit.law.data_power == pytest.approx(0.5, abs=0.05)
+    low, high = fit.size_power_interval
+    assert 0.01 < high - low < 0.06

@@ -135,7 +135,7 @@ def _show(fit: BudgetFit, cost: ComputeCost, table: BudgetRuns, *, has_batches: 
         spread = "  (95 %: {:.4f} to {:.4f})".format(*ends) if fit.samples else ""
         print(f"{name} = {scale:.4g} C^{exponent:.4f}{spread}")
     left_out = f", {table.num_diverged} diverged and left out" if table.num_diverged else ""
-    print(f"{len(table.losses)} runs{left_out}; C = {cost.per_weight:.4g} N D + "
-          f"{cost.per_token:.4g} D")  # fmt: skip
+    each = f" + {cost.per_token:.4g} D" if cost.per_token else ""
+    print(f"{len(table.losses)} runs{left_out}; C = {cost.per_weight:.4g} N D{each}")
     if has_batches:
         print("compute without what large batches waste")

@@ -52,7 +52,7 @@ class NoiseFit:
     least_steps, least_tokens
         S_min with very large batches, E_min with very small ones.
     r_squared
-        How well the line fits, at most 1.
+        How well the line fits the means of the batches, at most 1: seeds may scatter around them.
     steps, batches
         S and B of the runs, shape (R,).
     """
@@ -110,20 +110,30 @@ def fit_noise(
     ValueError
         As `weightwise.optim.noise_batch` does.
     """
-    noise, r_squared = noise_batch(steps, batches)
+    noise, _ = noise_batch(steps, batches)
     steps_R, batch_R = np.asarray(steps, np.float64), np.asarray(batches, np.float64)
     x_R, y_R = 1.0 / (steps_R * batch_R), 1.0 / steps_R
     # A line of least squares goes through the means.
-    least_steps = 1.0 / float(y_R.mean() + noise * x_R.mean())
+    height = float(y_R.mean() + noise * x_R.mean())
+    least_steps = 1.0 / height
     return NoiseFit(
         noise_batch=noise,
         interval=_interval(x_R, y_R, batch_R, num_resamplings, seed),
         least_steps=least_steps,
         least_tokens=noise * least_steps,
-        r_squared=r_squared,
+        r_squared=_straightness(x_R, y_R, batch_R, -noise, height),
         steps=steps_R,
         batches=batch_R,
     )
+
+
+def _straightness(x_R: Floats, y_R: Floats, batch_R: Floats, slope: float, height: float) -> float:
+    """Share of the spread between batches that a line explains."""
+    groups = [batch_R == batch for batch in np.unique(batch_R)]
+    means = np.array([(x_R[group].mean(), y_R[group].mean()) for group in groups])
+    rest = means[:, 1] - (slope * means[:, 0] + height)
+    spread = means[:, 1] - means[:, 1].mean()
+    return float(1.0 - (rest @ rest) / (spread @ spread))
 
 
 def _interval(

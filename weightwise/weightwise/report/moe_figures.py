@@ -168,8 +168,8 @@ def noise_figure(fit: NoiseFit, target: float) -> str:
     token_R = fit.steps * fit.batches
     frame = Frame(
         width=WIDTH, height=420, x_log=True, y_log=True, left=62, right=110, top=30, bottom=44,
-        x_range=_spread(np.concatenate([tokens_P, token_R])),
-        y_range=_spread(np.concatenate([steps_P, fit.steps])),
+        x_range=_spread(np.array([0.9 * fit.least_tokens, *tokens_P, *token_R])),
+        y_range=_spread(np.array([0.85 * fit.least_steps, *steps_P, *fit.steps])),
     )  # fmt: skip
     parts = [
         y_axis(frame, f"steps to {target:.4g} nats a token"),

@@ -110,7 +110,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def power(value: float) -> str:
     """A number above 0 as people write it on an axis: 0.02, 5·10⁹, 10¹²."""
     if 1e-3 <= value < 1e4:
-        return f"{value:.3g}"
+        return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
     lead, _, exponent = f"{value:.1e}".partition("e")
     digits = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return ("" if lead == "1.0" else f"{float(lead):g}·") + f"10{digits}"
