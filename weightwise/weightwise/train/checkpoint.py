@@ -36,7 +36,7 @@ from weightwise.lm import LanguageModel, Tokenizer
 from weightwise.numerics import quantize_model
 from weightwise.train.files import checksum, publish
 from weightwise.train.optimizer_state import save_optimizer
-from weightwise.train.parallel import World, full
+from weightwise.train.parallel import World, whole_on_main
 from weightwise.train.recipe import Recipe, read_recipe, to_toml
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class CheckpointFolder:
         """
         final = self._folder / f"step-{state.step:06d}"
         partial = self._folder / (PARTIAL + final.name)
-        weights = whole_weights(model, keep=self._world.is_main)
+        weights = whole_weights(model)
         if self._world.is_main:
             partial.mkdir(parents=True, exist_ok=True)
         self._world.barrier()
@@ -180,7 +180,7 @@ class CheckpointFolder:
             save_file(weights, partial / "model.safetensors")
             tokenizer.save(partial / "tokenizer.json")
             (partial / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
-            table = {**asdict(state), "files": _describe_files(partial)}
+            table = {**asdict(state), "files": describe_files(partial)}
             (partial / "state.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
             publish(partial, final)
             self._remove_old()
@@ -333,25 +333,25 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
             weight.copy_(weights[name])
 
 
-def whole_weights(model: nn.Module, *, keep: bool) -> dict[str, Tensor]:
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     """Gather all weights, tied ones once, on the CPU; every process must call this.
 
     Parameters
     ----------
     model
         Sharded or not.
-    keep
-        Whether this process wants them; others only help.
+
+    Returns
+    -------
+    dict
+        Weights by name; nothing in all processes but the main one.
     """
-    gathered: dict[str, Tensor] = {}
-    for name, weight in model.named_parameters():
-        whole = full(weight.detach())
-        if keep:
-            gathered[name] = whole.cpu().contiguous()
-    return gathered
+    gathered = {name: whole_on_main(weight.detach()) for name, weight in model.named_parameters()}
+    return {name: weight for name, weight in gathered.items() if weight is not None}
 
 
-def _describe_files(folder: Path) -> dict[str, tuple[int, str]]:
+def describe_files(folder: Path) -> dict[str, tuple[int, str]]:
+    """Size and checksum of every file in a folder, by its path there."""
     return {
         path.relative_to(folder).as_posix(): (path.stat().st_size, checksum(path))
         for path in sorted(folder.rglob("*"))

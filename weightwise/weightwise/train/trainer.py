@@ -2,39 +2,42 @@
 
 The B sequences of a step are cut into micro-batches of m. With P processes, round a takes
 micro-batches a*P to a*P + P - 1, one per process, so which sequences go through the model
-together depends on m and not on P. Losses are means over equal numbers of tokens; the gradient
-of the step is the mean over its micro-batches.
+together depends on m and not on P, and neither do the random numbers that they draw. The gradient
+of the step is the mean over the targets of its examples.
 """
 
-# Shapes: B sequences of a step, M sequences of a micro-batch, T tokens, V vocabulary
+# Shapes: B examples of a step, M examples of a micro-batch, T tokens, V vocabulary
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from weightwise.lm import LanguageModel, MoEConfig
 from weightwise.numerics import quantize_model
 from weightwise.optim import learning_rate, make_optimizer
-from weightwise.train.batches import BatchOrder, Windows, evaluation_windows
+from weightwise.optim.averaging import averaged, swap_average
+from weightwise.train.batches import evaluation_windows
 from weightwise.train.checkpoint import load_weights
+from weightwise.train.examples import score_with
+from weightwise.train.objectives import make_examples, make_order
 from weightwise.train.optimizer_state import load_optimizer
-from weightwise.train.parallel import full, gradient_sync, reshard, spread
+from weightwise.train.parallel import clip_gradients, gradient_sync, reshard, spread
+from weightwise.train.start import starting_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from weightwise.train.checkpoint import CheckpointFolder, RunState
-    from weightwise.train.data import PreparedData
     from weightwise.train.parallel import World
     from weightwise.train.recipe import Recipe, TrainConfig
+    from weightwise.train.start import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +50,15 @@ class Gradient:
         Mean loss of the batch, nats per token.
     norm
         Norm before clipping. Both may be NaN or infinite and are the same in every process.
+    measures
+        Other means over the batch, see `weightwise.train.examples.Examples`.
     routing
         See `weightwise.lm.LanguageModel.routing_statistics`; of this process's last micro-batch.
     """
 
     loss: float
     norm: float
+    measures: dict[str, float]
     routing: dict[str, float]
 
 
@@ -68,54 +74,66 @@ class Trainer:
     world
         Processes that share the work.
     checkpoint
-        Where to go on from; ``None`` draws new weights.
+        Where to go on from; ``None`` begins with those of ``recipe.start``, or draws new ones.
 
     Raises
     ------
     ValueError
-        If the batch does not split over the processes, or a split is too short for a window.
+        If the batch or the experts do not split over the processes, or a split is too short for a
+        window.
+
+    Attributes
+    ----------
+    model
+        The model as it is trained; its weights may be sharded.
     """
 
     def __init__(
-        self, recipe: Recipe, data: PreparedData, world: World, checkpoint: Path | None
+        self, recipe: Recipe, data: Prepared, world: World, checkpoint: Path | None
     ) -> None:
         config = recipe.train
         self._recipe = recipe
         self._world = world
         self._tokenizer = data.tokenizer
         self._micro = micro_batch_size(config, world.size)
-        self._train = Windows(data.train, config.seq_length, "train")
-        self._valid = Windows(data.valid, config.seq_length, "valid")
-        self._order = BatchOrder(self._train.count, config.batch_size, recipe.seed)
-        self._model = LanguageModel(recipe.model)
-        if checkpoint is None:
+        self.model = LanguageModel(recipe.model)
+        start = starting_checkpoint(recipe) if checkpoint is None else checkpoint
+        if start is None:
             # On the CPU, so that every kind of device starts from the same numbers.
-            self._model.initialize(torch.Generator().manual_seed(recipe.seed))
+            self.model.initialize(torch.Generator().manual_seed(recipe.seed))
         else:
-            load_weights(self._model, checkpoint)
-        quantize_model(self._model, recipe.precision)
-        self._module = spread(self._model, config.strategy, world)
-        self._optimizer = make_optimizer(recipe.optimizer, self._model, expert_lr(recipe))
+            load_weights(self.model, start)
+        quantize_model(self.model, recipe.precision)
+        self.model.recompute_activations(config.recompute)
+        self._module = spread(self.model, config.strategy, config.expert_parallel, world)
+        self._optimizer = make_optimizer(recipe.optimizer, self.model, expert_lr(recipe))
         if checkpoint is not None:
-            load_optimizer(checkpoint / "optimizer", self._model, self._optimizer, world.size)
+            load_optimizer(checkpoint / "optimizer", self.model, self._optimizer, world.size)
+            # Where averages are kept, a checkpoint has them in the place of the weights.
+            swap_average(self._optimizer)
+        self._score = score_with(self._module, config.dtype)
+        self._train, self._valid = make_examples(recipe, data, self.model, self._optimizer, world)
+        self._order = make_order(recipe, self._train)
 
     def gradient(self, step: int) -> Gradient:
         """Compute the clipped gradient of a step's batch; steps count from 1."""
-        self._seed_draws(step)
-        window_B = self._order.windows(step)
-        rounds = window_B.reshape(-1, self._world.size, self._micro)[:, self._world.rank]
-        total = torch.zeros((), dtype=torch.float64, device=self._world.device)
-        for number, window_M in enumerate(rounds, start=1):
-            with gradient_sync(self._module, is_last=number == len(rounds)):
-                loss = self._loss(self._train, window_M) / len(rounds)
-                (loss + self._model.auxiliary_loss() / len(rounds)).backward()
-            total += loss.detach()
-        mean = self._world.sum(total).item() / self._world.size
-        norm = torch.nn.utils.clip_grad_norm_(
-            self._model.parameters(), self._recipe.train.grad_clip
+        index_B = self._order.windows(step)
+        rounds = index_B.reshape(-1, self._world.size, self._micro)[:, self._world.rank]
+        totals: dict[str, Tensor] = {}
+        for number, index_M in enumerate(rounds):
+            self._seed_draws(step, number)
+            share = self._train.weight(index_M) / self._train.weight(index_B) * self._world.size
+            with gradient_sync(self._module, is_last=number == len(rounds) - 1):
+                means = self._train.measure(self._score, index_M)
+                loss = means["loss"] * share
+                (loss + self.model.auxiliary_loss() / len(rounds)).backward()
+            _add(totals, means, share)
+        measures = self._over_processes(totals, self._world.size)
+        norm = clip_gradients(self.model, self._recipe.train.grad_clip)
+        routing = self.model.routing_statistics()
+        return Gradient(
+            loss=measures.pop("loss"), norm=norm.item(), measures=measures, routing=routing
         )
-        routing = self._model.routing_statistics()
-        return Gradient(loss=mean, norm=full(norm).item(), routing=routing)
 
     def move(self, step: int) -> float:
         """Let the optimizer make a step with the gradient at hand; returns the learning rate."""
@@ -127,49 +145,62 @@ class Trainer:
         return lr
 
     @torch.no_grad()
-    def evaluate(self) -> float:
-        """Mean loss over held-out windows in nats per token, the same in every process."""
+    def evaluate(self) -> dict[str, float]:
+        """Means over held-out examples, the same in every process; ``loss`` in nats per token.
+
+        Where the optimizer averages the weights, the averages are judged.
+        """
+        with averaged(self._optimizer):
+            return self._evaluate()
+
+    def _evaluate(self) -> dict[str, float]:
         config = self._recipe.train
-        window_B = evaluation_windows(self._valid.count, config.eval_batches * config.batch_size)
-        pieces = [window_B[i : i + self._micro] for i in range(0, len(window_B), self._micro)]
-        total = torch.zeros((), dtype=torch.float64, device=self._world.device)
-        self._seed_draws(0)
+        index_B = evaluation_windows(self._valid.count, config.eval_batches * config.batch_size)
+        pieces = [index_B[i : i + self._micro] for i in range(0, len(index_B), self._micro)]
+        totals: dict[str, Tensor] = {}
         self._module.eval()
-        for first in range(0, len(pieces), self._world.size):
-            number = first + self._world.rank
+        for number in range(ceil(len(pieces) / self._world.size)):
+            self._seed_draws(0, number)
+            place = number * self._world.size + self._world.rank
             # All processes must make the same number of passes; the last may not count.
-            piece_M = pieces[min(number, len(pieces) - 1)]
-            loss = self._loss(self._valid, piece_M)
-            if number < len(pieces):
-                total += loss.double() * len(piece_M)
+            index_M = pieces[min(place, len(pieces) - 1)]
+            weight = self._valid.weight(index_M) if place < len(pieces) else 0.0
+            _add(totals, self._valid.measure(self._score, index_M), weight)
         self._module.train()
         reshard(self._module)
-        return self._world.sum(total).item() / len(window_B)
+        return self._over_processes(totals, self._valid.weight(index_B))
 
     def save(self, folder: CheckpointFolder, state: RunState) -> Path:
-        """Write a checkpoint; returns its folder."""
-        return folder.save(
-            state,
-            model=self._model,
-            optimizer=self._optimizer,
-            tokenizer=self._tokenizer,
-            recipe=self._recipe,
-        )
+        """Write a checkpoint; returns its folder.
 
-    def _seed_draws(self, step: int) -> None:
-        """Make rounding and routing a matter of seed and step alone: runs resume exactly."""
-        is_routed = isinstance(self._recipe.model.ffn, MoEConfig)
-        if is_routed or self._recipe.precision.rounding == "stochastic":
-            words = np.random.SeedSequence((self._recipe.seed, step)).generate_state(1, np.uint64)
-            torch.manual_seed(int(words[0]))
+        Where the optimizer averages the weights, the averages are the model that is given away,
+        and the weights lie in their place in the optimizer's state.
+        """
+        with averaged(self._optimizer):
+            return folder.save(
+                state,
+                model=self.model,
+                optimizer=self._optimizer,
+                tokenizer=self._tokenizer,
+                recipe=self._recipe,
+            )
 
-    def _loss(self, windows: Windows, window_M: NDArray[np.int64]) -> Tensor:
-        device = self._world.device
-        token_MT, target_MT = (ids.to(device) for ids in windows.read(window_M))
-        is_bfloat16 = self._recipe.train.dtype == "bfloat16"
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bfloat16):
-            logits_MTV = self._module(token_MT)
-        return F.cross_entropy(logits_MTV.float().flatten(0, 1), target_MT.flatten())
+    def _over_processes(self, totals: dict[str, Tensor], divisor: float) -> dict[str, float]:
+        means = self._world.sum(torch.stack(list(totals.values()))) / divisor
+        return dict(zip(totals, means.tolist(), strict=True))
+
+    def _seed_draws(self, step: int, number: int) -> None:
+        """Make all draws a matter of seed, step and micro-batch, so that runs resume exactly."""
+        place = number * self._world.size + self._world.rank
+        sequence = np.random.SeedSequence((self._recipe.seed, step, place))
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+
+
+def _add(totals: dict[str, Tensor], means: dict[str, Tensor], weight: float) -> None:
+    """Add weighted means up, in double precision."""
+    for name, value in means.items():
+        new = value.detach().double() * weight
+        totals[name] = totals[name] + new if name in totals else new
 
 
 def expert_lr(recipe: Recipe) -> float:
