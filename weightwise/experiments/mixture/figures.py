@@ -87,7 +87,7 @@ def rates_figure(grids: Mapping[str, Mapping[float, float]], ratios: Mapping[str
     rates = [rate for grid in grids.values() for rate in grid]
     losses = [loss for grid in grids.values() for loss in grid.values()]
     frame = Frame(
-        width=WIDTH, height=340, top=30, right=150, bottom=44, x_log=True,
+        width=WIDTH, height=340, top=30, right=176, bottom=44, x_log=True,
         x_range=(min(rates) / 1.15, max(rates) * 1.15),
         y_range=padded(min(losses), max(losses), share=0.08),
     )  # fmt: skip
@@ -95,7 +95,7 @@ def rates_figure(grids: Mapping[str, Mapping[float, float]], ratios: Mapping[str
     curves = []
     for index, (name, grid) in enumerate(grids.items()):
         line, ratio = sorted(grid.items()), ratios.get(name, 1.0)
-        words = f"auto: {ratio:g}" if name == "auto" else f"{ratio:g}"
+        words = f"{ratio:g}" + (" (auto)" if name == "auto" else "")
         parts.append(polyline(frame, line, f"thick s{index}"))
         parts += [
             marker(frame.x(x), frame.y(y), index, f"experts x {words}, {x:g}: {y:.4f}")

@@ -59,6 +59,13 @@ def post(runs: Runs, _figures: Path) -> Iterator[Row]:
         "post_gain_preferences", "preferences after it raise that further",
         "said of people's judgements", differences(after, between), "of the pairs",
     )  # fmt: skip
+    yield claim(
+        "post_gain_both", "both together make right answers likelier than wrong ones",
+        "said of people's judgements", [value - before for value in after], "of the pairs",
+    )  # fmt: skip
+    # Of pairs moved at random half move the right way.
+    margins = measured(runs, last, "accuracy", -1)
+    yield figure("post_margin_accuracy", margins, "of the pairs", goal=(">=", 0.5))
     kept, lost = measured(runs, last, "nll", -1), measured(runs, plain, "nll", -1)
     yield figure("post_nll_fine_tuned", measured(runs, last, "nll", 0), "nats a token")
     yield figure("post_nll_preferences", kept, "nats a token")
