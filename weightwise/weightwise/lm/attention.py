@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightwise.lm.cache import Cache, KeyValueCache, Span
+from weightwise.lm.products import project
 
 if TYPE_CHECKING:
     from weightwise.lm.config import GQAConfig
@@ -170,7 +171,7 @@ class GroupedQueryAttention(nn.Module):
         Tensor
             Shape (B, T, D).
         """
-        query_BHTE = self._rotated(self.query(x_BTD), current)
+        query_BHTE = self._rotated(project(self.query, x_BTD), current)
         if self.config.qk_norm:
             query_BHTE = query_BHTE * (self.query_gain * self.key_gain).to(query_BHTE.dtype)
         key_BHSE, value_BHSE = self._keys_and_values(x_BTD, current)
@@ -181,8 +182,7 @@ class GroupedQueryAttention(nn.Module):
             current.mask(key_BHSE.shape[2]),
             dropout=self.config.dropout if self.training else 0.0,
         )
-        out_BTD: Tensor = self.output(mixed_BHTE.transpose(1, 2).flatten(2))
-        return out_BTD
+        return project(self.output, mixed_BHTE.transpose(1, 2).flatten(2))
 
     def new_cache(
         self, batch: int, capacity: int, *, dtype: torch.dtype, device: torch.device
@@ -206,8 +206,8 @@ class GroupedQueryAttention(nn.Module):
         """Keys and values of all tokens so far, from this layer or from its leader."""
         group = ("keys and values", self.layer // self.config.share_factor)
         if self.is_leader:
-            key_BHSE = self._rotated(self.key(x_BTD), current)
-            value_BHSE = self._heads(self.value(x_BTD))
+            key_BHSE = self._rotated(project(self.key, x_BTD), current)
+            value_BHSE = self._heads(project(self.value, x_BTD))
             if current.cache is not None:
                 layer_cache = current.cache.layers[self.layer]
                 assert isinstance(layer_cache, KeyValueCache)
@@ -262,6 +262,12 @@ def attend(
     Tensor
         Weighted values, shape (B, H, T, E).
     """
+    if query_BHTE.shape[2] == 1:
+        # The heads of a group ask as if they were tokens, so that each key is read once.
+        grouped = query_BHTE.unflatten(1, (key_BHSE.shape[1], -1)).squeeze(3)
+        return F.scaled_dot_product_attention(
+            grouped, key_BHSE, value_BHSE, attn_mask=mask, dropout_p=dropout
+        ).view_as(query_BHTE)
     mixed_BHTE: Tensor = F.scaled_dot_product_attention(
         query_BHTE,
         key_BHSE,

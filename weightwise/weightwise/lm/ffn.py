@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weightwise.lm.products import project
+
 if TYPE_CHECKING:
     from weightwise.lm.config import SwiGLUConfig
 
@@ -32,6 +34,5 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Transform every token on its own; shape (B, T, D) is kept."""
-        gated_BTF: Tensor = F.silu(self.gate(x_BTD)) * self.up(x_BTD)
-        out_BTD: Tensor = self.down(gated_BTF)
-        return out_BTD
+        gated_BTF: Tensor = F.silu(project(self.gate, x_BTD)) * project(self.up, x_BTD)
+        return project(self.down, gated_BTF)

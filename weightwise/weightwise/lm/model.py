@@ -27,6 +27,7 @@ from weightwise.lm.cache import Cache, Span
 from weightwise.lm.config import GQAConfig, MoEConfig, SwiGLUConfig
 from weightwise.lm.ffn import SwiGLU
 from weightwise.lm.moe import MixtureOfExperts
+from weightwise.lm.products import linear, project
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,7 +182,7 @@ class LanguageModel(nn.Module):
             x_BTD = x_BTD[torch.arange(len(last_B), device=span.device), last_B].unsqueeze(1)
         x_BTD = self.norm(x_BTD)
         logits_BTV: Tensor = (
-            F.linear(x_BTD, self.embed.weight) if self.head is None else self.head(x_BTD)
+            linear(x_BTD, self.embed.weight) if self.head is None else project(self.head, x_BTD)
         )
         if cache is not None:
             cache.advance(span)

@@ -19,6 +19,7 @@ so that a recomputed pass routes as the first one did.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,7 +35,7 @@ MOST_OFFERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
-    """Where the tokens of one layer go.
+    """Where the tokens of one layer go; what there is to count is counted when asked for.
 
     Parameters
     ----------
@@ -42,22 +43,53 @@ class Routing:
         Of each token, int64, shape (T, K); E stands for a choice that was dropped.
     weights
         What an expert's answer is multiplied by, float32, shape (T, K); 0 where it was dropped.
-    balance_loss, z_loss
-        The two losses, before their coefficients; scalars with a gradient.
-    chosen, load
-        Tokens that chose each expert, and that it got; shape (E,).
-    num_overflow, num_dropped
-        Choices beyond a capacity, and those of them that no expert answered.
+    choices
+        The router's experts, before any capacity, shape (T, K).
+    logits, probabilities
+        Of the router, float32, shape (T, E).
     """
 
     experts: Tensor
     weights: Tensor
-    balance_loss: Tensor
-    z_loss: Tensor
-    chosen: Tensor
-    load: Tensor
-    num_overflow: int
-    num_dropped: int
+    choices: Tensor
+    logits: Tensor
+    probabilities: Tensor
+
+    @property
+    def balance_loss(self) -> Tensor:
+        """The balance loss, before its coefficient; a scalar with a gradient."""
+        share_E = self.chosen.float() / max(1, len(self.choices))
+        return len(share_E) * (share_E * self.probabilities.mean(dim=0)).sum()
+
+    @property
+    def z_loss(self) -> Tensor:
+        """The z-loss, before its coefficient; a scalar with a gradient."""
+        return self.logits.logsumexp(dim=-1).square().mean()
+
+    @cached_property
+    def chosen(self) -> Tensor:
+        """Tokens that chose each expert, shape (E,)."""
+        return torch.bincount(self.choices.flatten(), minlength=self._num_experts)
+
+    @cached_property
+    def load(self) -> Tensor:
+        """Tokens that each expert got, shape (E,)."""
+        num_experts = self._num_experts
+        return torch.bincount(self.experts.flatten(), minlength=num_experts + 1)[:num_experts]
+
+    @property
+    def num_overflow(self) -> int:
+        """Choices beyond a capacity."""
+        return int((self.experts != self.choices).sum())
+
+    @property
+    def num_dropped(self) -> int:
+        """Choices beyond a capacity that no expert answered."""
+        return int((self.experts == self._num_experts).sum())
+
+    @property
+    def _num_experts(self) -> int:
+        return self.logits.shape[-1]
 
 
 def route(logits_TE: Tensor, config: MoEConfig, *, has_capacity: bool) -> Routing:
@@ -75,38 +107,26 @@ def route(logits_TE: Tensor, config: MoEConfig, *, has_capacity: bool) -> Routin
     Returns
     -------
     Routing
-        Experts, weights, losses and what there is to count.
+        Experts and weights, with what the losses need.
     """
     num_experts = config.num_experts
     logits_TE = logits_TE.float()
     prob_TE = logits_TE.softmax(dim=-1)
-    weight_TK, expert_TK = prob_TE.topk(config.top_k, dim=-1)
-    chosen_E = torch.bincount(expert_TK.flatten(), minlength=num_experts)
-    share_E = chosen_E.float() / max(1, len(logits_TE))
-    balance_loss = num_experts * (share_E * prob_TE.mean(dim=0)).sum()
-    z_loss = logits_TE.logsumexp(dim=-1).square().mean()
-    total_T1 = torch.ones((), device=logits_TE.device)
+    weight_TK, choice_TK = prob_TE.topk(config.top_k, dim=-1)
+    expert_TK, total_T1 = choice_TK, None
     if config.is_renormalized:
         total_T1 = weight_TK.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).eps)
-    load_E, num_overflow, num_dropped = chosen_E, 0, 0
     if has_capacity and config.overflow != "keep":
-        old_TK, expert_TK = expert_TK, _with_capacity(expert_TK, weight_TK.detach(), config)
-        is_kept_TK = expert_TK < num_experts
+        expert_TK = _with_capacity(choice_TK, weight_TK.detach(), config)
         if config.weight_rule == "new":
             weight_TK = prob_TE.gather(1, expert_TK.clamp_max(num_experts - 1))
-        weight_TK = weight_TK * is_kept_TK
-        load_E = torch.bincount(expert_TK.flatten(), minlength=num_experts + 1)[:num_experts]
-        num_overflow = int((expert_TK != old_TK).sum())
-        num_dropped = int(expert_TK.numel() - is_kept_TK.sum())
+        weight_TK = weight_TK * (expert_TK < num_experts)
     return Routing(
         experts=expert_TK,
-        weights=weight_TK / total_T1,
-        balance_loss=balance_loss,
-        z_loss=z_loss,
-        chosen=chosen_E,
-        load=load_E,
-        num_overflow=num_overflow,
-        num_dropped=num_dropped,
+        weights=weight_TK if total_T1 is None else weight_TK / total_T1,
+        choices=choice_TK,
+        logits=logits_TE,
+        probabilities=prob_TE,
     )
 
 
@@ -177,10 +197,10 @@ def recycle(expert_A: Tensor, over_A: Tensor, free_E: Tensor, num_tokens: int) -
     is_taken = torch.zeros(num_tokens, num_experts + 1, dtype=torch.bool, device=free_E.device)
     is_taken[torch.arange(len(expert_A), device=free_E.device) % num_tokens, expert_A] = True
     for _ in range(MOST_OFFERS):
-        place_P = place_P[torch.randperm(len(place_P)).to(place_P.device)]
         count = min(len(over_A), len(place_P))
         if count == 0:
             return
+        place_P = place_P[torch.randperm(len(place_P)).to(place_P.device)]
         offer, choice = place_P[:count], over_A[:count]
         token = choice % num_tokens
         is_good = ~is_taken[token, offer] & _is_first(token * num_experts + offer)
