@@ -122,9 +122,11 @@ def saved(tmp_path: Path) -> Path:
         ({"hidden_size": 24}, "expected shape"),
         ({"num_hidden_layers": 2}, r"layers\.2\..*got unknown"),
         ({"num_hidden_layers": 4}, r"layers\.3\..*expected in the checkpoint, found none"),
+        ({"moe_topk": "two"}, "moe_topk: expected one number for all layers, got two"),
+        ({"rope_parameters": [1]}, "rope_scaling: expected an object"),
         ({"quantization_config": {"bits": 8}}, "quantization_config: expected None, got"),
         ({"num_key_value_heads": 4}, "num_kv_heads: expected a divisor"),
-        ({"hidden_size": None}, "width"),
+        ({"hidden_size": None}, "hidden_size: Input should be a valid integer, got None"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, change: dict, message: str) -> None:

@@ -270,6 +270,7 @@ def test_lines_can_be_counted_instead(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="line 257: expected a new token"):
         read_ranks(path)
     assert read_ranks(path, in_file_order=True) == [*BYTES, b"ab"]
+    assert Tokenizer.load(path).ranks() == [*BYTES, b"ab"]  # by its name
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from weightwise.lm.config import GQAConfig, ModelConfig, MoEConfig
 
 if TYPE_CHECKING:
@@ -47,6 +49,22 @@ INNER = {
 STACKED = {
     "ffn.experts.gate_up": "mlp.experts.gate_up_proj",
     "ffn.experts.down": "mlp.experts.down_proj",
+}
+# Our settings by the names that they have there.
+SETTINGS = {
+    "width": "hidden_size",
+    "hidden": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "head_width": "head_dim",
+    "max_length": "max_position_embeddings",
+    "norm_eps": "rms_norm_eps",
+    "qk_norm": "use_qk_norm",
+    "qk_norm_eps": "rms_norm_eps",
+    "share_factor": "cla_share_factor",
+    "tie_embeddings": "tie_word_embeddings",
+    "init_std": "initializer_range",
 }
 # Not weights: tables that are computed, saved by some trainers.
 COMPUTED = re.compile(r".*\.rotary_emb\.(inv_freq|cos_cached|sin_cached)")
@@ -134,6 +152,8 @@ def read_config(path: Path) -> ModelConfig:
         return _config(given)
     except KeyError as error:
         raise ValueError(f"{path}: {error.args[0]}: expected a value, got none") from error
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_explain(error)}") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -207,6 +227,8 @@ def _released_names(config: ModelConfig) -> dict[str, Any]:
 def _config(given: dict[str, Any]) -> ModelConfig:
     eps = given.get("rms_norm_eps", 1e-5)
     rope = given.get("rope_parameters") or given.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ValueError(f"rope_scaling: expected an object, got {rope}")  # noqa: TRY004 (user's)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "dynamic") or rope.get("factor", 1.0) != 1.0:
         raise ValueError(
@@ -242,16 +264,26 @@ def _config(given: dict[str, Any]) -> ModelConfig:
     )
 
 
+def _explain(error: ValidationError) -> str:
+    """What is wrong with the first setting, by its name in the file."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    ours = str(first["loc"][0])
+    return f"{SETTINGS.get(ours, ours)}: {first['msg']}, got {first['input']!r}"
+
+
 def _one(given: dict[str, Any], *names: str, default: int | None = None) -> int:
     """A number that may be told once or for every layer."""
     for name in names:
         value = given.get(name)
         if value is None:
             continue
-        values = set(value) if isinstance(value, list) else {value}
-        if len(values) != 1:
+        values = value if isinstance(value, list) else [value]
+        if not values or any(type(one) is not int or one != values[0] for one in values):
             raise ValueError(f"{name}: expected one number for all layers, got {value}")
-        return int(values.pop())
+        number: int = values[0]
+        return number
     if default is None:
         raise KeyError(names[-1])
     return default

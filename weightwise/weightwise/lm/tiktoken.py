@@ -38,6 +38,8 @@ END_OF_TEXT = "<|endoftext|>"
 CHAT_TOKENS = (
     "<|startoftext|>", "<|eos|>", "<|pad|>", "<|extra_0|>", "<|extra_4|>", "<|extra_5|>",
 )  # fmt: skip
+# The rank file of the released model, whose code counts lines and passes over doubles.
+RANK_FILE = "hy.tiktoken"
 # In the order of their ids, which begin after the last rank: 127957 to 128165 in the release.
 SPECIAL_TOKENS = (
     END_OF_TEXT, "<|startoftext|>", "<|bos|>", "<|eos|>", "<|pad|>",
@@ -70,8 +72,7 @@ def read_ranks(path: Path | str, *, in_file_order: bool = False) -> list[bytes]:
     path
         The file.
     in_file_order
-        Count lines instead of believing their numbers, and pass over tokens that came before, as
-        the code of Hunyuan-Large reads its ``hy.tiktoken``.
+        Count lines instead of believing their numbers, and pass over tokens that came before.
 
     Returns
     -------

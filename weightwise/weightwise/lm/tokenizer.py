@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from weightwise.lm.tiktoken import CHAT_TOKENS, END_OF_TEXT, backend_of, ranks_of, read_ranks
+from weightwise.lm.tiktoken import (
+    CHAT_TOKENS,
+    END_OF_TEXT,
+    RANK_FILE,
+    backend_of,
+    ranks_of,
+    read_ranks,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,6 +118,9 @@ class Tokenizer:
     def load(cls, path: Path | str) -> Tokenizer:
         """Read a ``tokenizer.json``, or a rank file whose name ends in ``.tiktoken``.
 
+        Lines of ``hy.tiktoken`` are counted, as the code of that release does; of other rank files
+        the numbers count.
+
         Raises
         ------
         ValueError
@@ -118,7 +128,7 @@ class Tokenizer:
         """
         path = Path(path)
         if path.suffix == ".tiktoken":
-            return cls.from_ranks(read_ranks(path))
+            return cls.from_ranks(read_ranks(path, in_file_order=path.name == RANK_FILE))
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -21,7 +21,7 @@ from weightwise.lm.convert import SHARD_BYTES, copy_weights, write_json
 from weightwise.lm.hunyuan import config_of
 from weightwise.lm.hunyuan_files import open_hunyuan, own_layouts
 from weightwise.lm.tensor_file import fresh_folder
-from weightwise.lm.tiktoken import CHAT_TOKENS, END_OF_TEXT, read_ranks
+from weightwise.lm.tiktoken import CHAT_TOKENS, END_OF_TEXT, RANK_FILE
 from weightwise.train.checkpoint import (
     MODEL_FILES,
     RunState,
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
     from weightwise.lm import ModelConfig
     from weightwise.lm.tensor_file import TensorLayout
-
-# The rank file of the released model (tokenization_hy.py).
-RANK_FILE = "hy.tiktoken"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +179,7 @@ def _tokenizer(folder: Path, given: Path | str | None) -> Tokenizer:
     if (folder / "tokenizer.json").exists():
         return Tokenizer.load(folder / "tokenizer.json")
     if (folder / RANK_FILE).exists():
-        return Tokenizer.from_ranks(read_ranks(folder / RANK_FILE, in_file_order=True))
+        return Tokenizer.load(folder / RANK_FILE)
     raise ValueError(
         f"{folder}: expected tokenizer.json or {RANK_FILE}, found none; name a tokenizer with "
         "--tokenizer"
