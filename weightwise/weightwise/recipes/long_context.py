@@ -75,18 +75,13 @@ def long_context(
     batch = max(1, before.train.batch_size * old // seq_length)
     fitting = max(1, (before.train.micro_batch_size or 1) * old // seq_length)
     steps = ceil(tokens / (batch * seq_length))
+    attention = replace(before.model.attention, rope_alpha=_alpha(before, rope_base, seq_length))
+    length = max(seq_length, before.model.max_length)
     return replace(
         before,
         name=f"{before.name}-{seq_length}",
         start=str(folder),
-        model=replace(
-            before.model,
-            max_length=max(seq_length, before.model.max_length),
-            attention=replace(
-                before.model.attention,
-                rope_alpha=_alpha(before, rope_base, seq_length),
-            ),
-        ),
+        model=replace(before.model, max_length=length, attention=attention),
         data=replace(before.data, long_share=long_share),
         schedule=ScheduleConfig(
             kind="constant",
