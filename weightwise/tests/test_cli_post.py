@@ -66,7 +66,7 @@ def test_chats_then_preferences_then_a_text(call, chat_model, data):
     assert code == 0, err
     assert out.startswith("base-sft: ")
     assert "held-out loss " in out
-    assert "samples to learn from" in err
+    assert "records to learn from" in err
     words = ("dpo", "out/base-sft", data / "pairs.jsonl", "--out", "d", "--epochs", "0.5")
     code, out, _ = call(*words, "--json", "--set", *FAST, "optimizer.average_decay=0.5")
     result = json.loads(out)

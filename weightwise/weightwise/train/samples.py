@@ -124,6 +124,8 @@ class PreparedSamples:
         Samples of the two splits.
     folder
         Where they lie; has ``train.jsonl`` with the preferences of the training split.
+    num_train, num_valid
+        Chats or preferences of the two splits.
     num_cut, num_left_out
         Records that lost their end, and that were left out because nothing learnt remained.
     """
@@ -133,6 +135,8 @@ class PreparedSamples:
     train: SampleStore
     valid: SampleStore
     folder: Path
+    num_train: int
+    num_valid: int
     num_cut: int
     num_left_out: int
 
@@ -140,8 +144,8 @@ class PreparedSamples:
     def summary(self) -> str:
         """One line about what there is."""
         return (
-            f"{len(self.train)} samples to learn from, {len(self.valid)} held out; "
-            f"{self.num_cut} records cut, {self.num_left_out} left out"
+            f"{self.num_train} records to learn from, {self.num_valid} held out; "
+            f"{self.num_cut} cut, {self.num_left_out} left out"
         )
 
 
@@ -200,6 +204,8 @@ def _open(folder: Path, key: str, tokenizer: Tokenizer) -> PreparedSamples:
         train=stores["train"],
         valid=stores["valid"],
         folder=folder,
+        num_train=counts["train"],
+        num_valid=counts["valid"],
         num_cut=counts.get("cut", 0),
         num_left_out=counts.get("left out", 0),
     )
