@@ -1,9 +1,9 @@
 """The specialised experts: many small feed-forward layers, each for its own tokens.
 
 Choices are sorted by expert, so that each expert's tokens are one block of rows and its work is
-one matrix product. On GPUs all blocks go through one grouped product; on CPUs, block after
-block. Experts that nobody chose are not read. Where the experts are spread over processes, rows
-travel to them and answers back (`weightwise.distributed.experts`).
+one matrix product (`weightwise.lm.expert_products`). Experts that nobody chose are not read. Where
+the experts are spread over processes, rows travel to them and answers back
+(`weightwise.distributed.experts`).
 """
 
 # Shapes: T tokens, K experts per token, E experts, D model width, F inner width, R rows
@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weightwise.distributed import answers_of_group
+from weightwise.lm.expert_products import answers
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -76,37 +76,23 @@ class Experts(nn.Module):
         count_E = torch.bincount(expert_A, minlength=num_experts + 1)[:num_experts]
         order_R = order_A[: int(count_E.sum())]
         token_R = order_R // top_k
+        # A single row is in order as it is: nothing is moved while a text is generated.
+        is_one = len(expert_A) == len(order_R) == 1
+        x_RD = x_TD if is_one else x_TD.index_select(0, token_R)
         if self.group is None:
-            answer_RD = self._answers(x_TD[token_R], count_E)
+            answer_RD = self._answers(x_RD, count_E)
         else:
-            answer_RD = answers_of_group(self._answers, x_TD[token_R], count_E, self.group)
-        weight_R1 = weight_TK.flatten()[order_R].to(answer_RD.dtype).unsqueeze(1)
-        return torch.zeros_like(x_TD, dtype=answer_RD.dtype).index_add(
-            0, token_R, answer_RD * weight_R1
-        )
+            answer_RD = answers_of_group(self._answers, x_RD, count_E, self.group)
+        weight_R1 = weight_TK.flatten().index_select(0, order_R).unsqueeze(1)
+        answer_RD = answer_RD * weight_R1.to(answer_RD.dtype)
+        if is_one:
+            return answer_RD
+        return torch.zeros_like(x_TD, dtype=answer_RD.dtype).index_add(0, token_R, answer_RD)
 
     def _answers(self, x_RD: Tensor, count_E: Tensor) -> Tensor:
         """Answers of this process's experts to rows that are sorted by expert."""
-        gate_up_EFD, down_EDF = self._own(self.gate_up), self._own(self.down)
-        if x_RD.is_cuda:
-            end_E = count_E.cumsum(0).to(torch.int32)
-            both_RF = F.grouped_mm(x_RD, gate_up_EFD.transpose(1, 2), offs=end_E)
-            return F.grouped_mm(_gated(both_RF), down_EDF.transpose(1, 2), offs=end_E)
-        counts = count_E.tolist()
-        # Unbound once: the gradient of a single index would be as large as all experts.
-        gate_up, down = gate_up_EFD.unbind(), down_EDF.unbind()
-        pieces = [
-            F.linear(_gated(F.linear(x, gate_up[expert])), down[expert])
-            for expert, x in enumerate(x_RD.split(counts))
-            if len(x)
-        ]
-        return torch.cat(pieces) if pieces else x_RD
+        return answers(x_RD, self._own(self.gate_up), self._own(self.down), count_E)
 
     def _own(self, weight: Tensor) -> Tensor:
         """Weights of the experts that this process holds."""
         return weight if self.group is None else cast("DTensor", weight).to_local()
-
-
-def _gated(both_RF: Tensor) -> Tensor:
-    gate_RF, up_RF = both_RF.chunk(2, dim=-1)
-    return F.silu(gate_RF) * up_RF
