@@ -9,7 +9,7 @@ fine-tuning followed by preferences makes answers that are preferred.
 Here: four layers of width 64, a shared and eight specialised experts, half a million bytes of
 Python's sources and manual, see mixture/runs.py; evaluation without capacity. Learning rates are
 chosen with seed 0 and compared with seeds 1 to 3, on a grid that grows until the best is inside.
-The law has its own runs, two layers of width 16 to 128. Rows with a goal are the claims.
+The law has its own runs, two layers of width 8 to 64. Rows with a goal are the claims.
 
 Command   python weightwise/experiments/moe.py [FOLDER] [--jobs N] [--only STUDY ...]
           keeps the runs in FOLDER and goes on where it was stopped
