@@ -45,7 +45,7 @@ demo: $(VENV)/runtime.stamp ## Run both main jobs on real input; writes out/ward
 	$(BIN)/weightwise demo --out out
 
 test: $(VENV)/dev.stamp ## Run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-quick: $(VENV)/dev.stamp ## Run the tests that take less than three minutes in all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
