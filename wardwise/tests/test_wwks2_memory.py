@@ -104,7 +104,7 @@ def test_kill_between_two_lines_of_a_cancellation(tmp_path):
 def test_journal_of_another_client_is_refused(tmp_path):
     """The robot knows outputs by the number of the device: another one would ask in vain."""
     path = tmp_path / "client.jsonl"
-    RobotClient("h", journal=path)
+    Memory(100, path).close()
     with pytest.raises(InputError, match=r"client\.jsonl:1: expected an event that fits"):
         RobotClient("h", device=101, journal=path)
     path.write_bytes(path.read_bytes().replace(b"100", b"101"))

@@ -92,7 +92,11 @@ class Intake:
         self._count = 0
         self._journal = None if journal is None else Journal(journal, fsync="always")
         if journal is not None:
-            self._resume(journal)
+            try:
+                self._resume(journal)
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def unsent(self) -> dict[str, bytes]:

@@ -102,15 +102,11 @@ class Ledger:
         self._journal = None if path is None else Journal(path)
         if path is None or self._journal is None:
             return
-        for line, _, event in read_lines(path):
-            try:
-                self._replay(event)
-            except (KeyError, TypeError, ValueError) as error:
-                problem = f"expected an event that fits what came before, got: {error!r}"
-                raise InputError(Path(path), problem, line=line) from error
-            self._count += 1
-        if not self._count:
-            self._write("begin", schema=SCHEMA)
+        try:
+            self._resume(path)
+        except BaseException:
+            self._journal.close()
+            raise
 
     def accept(self, request: OutputRequest, wanted: tuple[int, ...]) -> OutputTask:
         """Take an output on, with the number of packs for each criterion."""
@@ -138,6 +134,18 @@ class Ledger:
         """Close the journal."""
         if self._journal is not None:
             self._journal.close()
+
+    def _resume(self, path: str | os.PathLike[str]) -> None:
+        """Live through the journal again, or begin one."""
+        for line, _, event in read_lines(path):
+            try:
+                self._replay(event)
+            except (KeyError, TypeError, ValueError) as error:
+                problem = f"expected an event that fits what came before, got: {error!r}"
+                raise InputError(Path(path), problem, line=line) from error
+            self._count += 1
+        if not self._count:
+            self._write("begin", schema=SCHEMA)
 
     def _write(self, event: str, **fields: Any) -> None:
         if self._journal is not None:

@@ -54,16 +54,11 @@ class Memory:
         self._journal = None if path is None else Journal(path)
         if path is None or self._journal is None:
             return
-        for line, _, event in read_lines(path):
-            try:
-                self._replay(event)
-            except (KeyError, TypeError, ValueError) as error:
-                self._journal.close()
-                problem = f"expected an event that fits what came before, got: {error!r}"
-                raise InputError(Path(path), problem, line=line) from error
-            self._count += 1
-        if not self._count:
-            self._write("begin", schema=SCHEMA, device=device)
+        try:
+            self._resume(path, device)
+        except BaseException:
+            self._journal.close()
+            raise
 
     def ask(self, request: OutputRequest) -> None:
         """An output is wanted."""
@@ -98,6 +93,18 @@ class Memory:
         """Close the journal."""
         if self._journal is not None:
             self._journal.close()
+
+    def _resume(self, path: str | os.PathLike[str], device: int) -> None:
+        """Live through the journal again, or begin one."""
+        for line, _, event in read_lines(path):
+            try:
+                self._replay(event)
+            except (KeyError, TypeError, ValueError) as error:
+                problem = f"expected an event that fits what came before, got: {error!r}"
+                raise InputError(Path(path), problem, line=line) from error
+            self._count += 1
+        if not self._count:
+            self._write("begin", schema=SCHEMA, device=device)
 
     def _write(self, event: str, **fields: Any) -> None:
         if self._journal is not None:
