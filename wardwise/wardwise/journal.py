@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from wardwise.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -160,6 +160,38 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes, dict[
     except OSError as error:
         reason = error.strerror or "unknown reason"
         raise InputError(path, f"expected a readable file, got: {reason}") from error
+
+
+def replay(path: str | os.PathLike[str], take: Callable[[dict[str, Any]], object]) -> int:
+    """Live through a journal again.
+
+    Parameters
+    ----------
+    path
+        The journal.
+    take
+        Gets the content of one complete line after the other; a KeyError, TypeError or
+        ValueError says that it does not fit what came before.
+
+    Returns
+    -------
+    int
+        Number of lines, and of the next one.
+
+    Raises
+    ------
+    InputError
+        As `read_lines`, or naming the first line that does not fit.
+    """
+    count = 0
+    for line, _, document in read_lines(path):
+        count = line
+        try:
+            take(document)
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"expected an event that fits what came before, got: {error!r}"
+            raise InputError(path, problem, line=line) from error
+    return count
 
 
 def _parse_line(path: str | os.PathLike[str], index: int, line: bytes) -> dict[str, Any]:

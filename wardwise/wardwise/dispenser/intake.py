@@ -14,16 +14,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from wardwise.dispenser.prescriptions import Plan, Prescriptions
-from wardwise.errors import InputError, quote
+from wardwise.errors import quote
 from wardwise.io.hl7 import Code, Hl7Error, answer, parse, read_items, write_dispensed
 from wardwise.io.hl7.fields import now
-from wardwise.journal import Journal, read_lines
+from wardwise.journal import Journal, replay
 
 if TYPE_CHECKING:
     import os
@@ -222,13 +221,7 @@ class Intake:
 
     def _resume(self, path: str | os.PathLike[str]) -> None:
         """Live through the journal again, and do what was not done."""
-        for line, _, event in read_lines(path):
-            try:
-                self._replay(event)
-            except (KeyError, TypeError, ValueError) as error:
-                problem = f"expected an event that fits what came before, got: {error!r}"
-                raise InputError(Path(path), problem, line=line) from error
-            self._count += 1
+        self._count = replay(path, self._replay)
         if not self._count:
             self._write("begin", schema=SCHEMA)
         self._finish()
@@ -236,7 +229,7 @@ class Intake:
     def _replay(self, event: dict[str, Any]) -> None:
         """Take one event in."""
         kind = event["event"]
-        if (kind == "begin") != (self._count == 0) or event.get("schema", SCHEMA) != SCHEMA:
+        if (kind == "begin") != (event["n"] == 0) or event.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(f"expected a journal that begins with {SCHEMA}")
         data = event.get("data", "").encode("latin-1")
         if kind == "message":

@@ -8,17 +8,15 @@ and what was taken on is finished with the packs that are still missing.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wardwise.dispenser.stock import Stock, StoredPack, by_article
-from wardwise.errors import InputError
 from wardwise.io.wwks2 import parse, write
 from wardwise.io.wwks2.codec import decode, encode
 from wardwise.io.wwks2.messages import OutputMessage, OutputRequest
 from wardwise.io.wwks2.parts import Box, OutputPriority, OutputStatus, Pack
 from wardwise.io.wwks2.xml import format_xml, parse_xml
-from wardwise.journal import Journal, read_lines
+from wardwise.journal import Journal, replay
 
 if TYPE_CHECKING:
     import os
@@ -137,13 +135,7 @@ class Ledger:
 
     def _resume(self, path: str | os.PathLike[str]) -> None:
         """Live through the journal again, or begin one."""
-        for line, _, event in read_lines(path):
-            try:
-                self._replay(event)
-            except (KeyError, TypeError, ValueError) as error:
-                problem = f"expected an event that fits what came before, got: {error!r}"
-                raise InputError(Path(path), problem, line=line) from error
-            self._count += 1
+        self._count = replay(path, self._replay)
         if not self._count:
             self._write("begin", schema=SCHEMA)
 
@@ -154,7 +146,7 @@ class Ledger:
 
     def _replay(self, event: dict[str, Any]) -> None:
         kind = event["event"]
-        if (kind == "begin") != (self._count == 0) or (
+        if (kind == "begin") != (event["n"] == 0) or (
             kind == "begin" and event["schema"] != SCHEMA
         ):
             raise ValueError(f"expected a journal that begins with {SCHEMA}")

@@ -7,15 +7,13 @@ that have not ended: it asks the robot about each that it may have sent before i
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wardwise.dispenser.orders import Outcome
-from wardwise.errors import InputError
 from wardwise.io.wwks2 import parse, write
 from wardwise.io.wwks2.messages import OutputMessage, OutputRequest
 from wardwise.io.wwks2.parts import OutputDetails
-from wardwise.journal import Journal, read_lines
+from wardwise.journal import Journal, replay
 
 if TYPE_CHECKING:
     import os
@@ -96,13 +94,7 @@ class Memory:
 
     def _resume(self, path: str | os.PathLike[str], device: int) -> None:
         """Live through the journal again, or begin one."""
-        for line, _, event in read_lines(path):
-            try:
-                self._replay(event)
-            except (KeyError, TypeError, ValueError) as error:
-                problem = f"expected an event that fits what came before, got: {error!r}"
-                raise InputError(Path(path), problem, line=line) from error
-            self._count += 1
+        self._count = replay(path, self._replay)
         if not self._count:
             self._write("begin", schema=SCHEMA, device=device)
 
@@ -113,7 +105,7 @@ class Memory:
 
     def _replay(self, event: dict[str, Any]) -> None:
         kind = event["event"]
-        if (kind == "begin") != (self._count == 0):
+        if (kind == "begin") != (event["n"] == 0):
             raise ValueError(f"expected a journal that begins with {SCHEMA}")
         if kind == "begin":
             found = event["schema"], event["device"]
