@@ -96,8 +96,13 @@ def normalise(answer: str) -> str:
         lines = textwrap.dedent(fences[-1]).strip("\n").splitlines()
         return "\n".join(line.rstrip() for line in lines)
     before, text = "", answer
-    while before != text:  # quotes in brackets in quotes
-        before, text = text, _without_wrapping(_without_tex(text))
+    while before != text:  # quotes in brackets in quotes, marks that only a list leaves behind
+        before, text = text, _simpler(text)
+    return text
+
+
+def _simpler(text: str) -> str:
+    text = _without_wrapping(_without_tex(text))
     if (number := _number(text)) is not None:
         return number
     if choice := _CHOICE.fullmatch(text):
