@@ -89,7 +89,7 @@ def test_chats_then_preferences_then_a_text(call, chat_model, data):
         (("dpo", "{base}", "bad.jsonl"), "bad.jsonl:1: prompt: messages: expected a list"),
         (("sft", "{base}", "bad.jsonl", "--epochs", "0"), "epochs: expected a finite number above"),
         (("dpo", "{base}", "bad.jsonl", "--set", "data.beta=0"), "data.beta: expected more than 0"),
-        (("sft", "{base}", "bad.jsonl", "--set", "data.beta=1"), "data.beta: expected one of kind"),
+        (("sft", "{base}", "bad.jsonl", "--set", "data.beta=1"), "data.beta: expected one of path"),
     ],
 )
 def test_bad_input_gets_one_line_and_code_2(call, chat_model, tmp_path, words, message):

@@ -105,7 +105,7 @@ def test_older_recipes_stay_valid():
             ValueError, match=f"start: expected a checkpoint for data of kind {kind}"
         ):
             load_recipe("tiny", [f"data={{kind='{kind}', path='x'}}"])
-    with pytest.raises(ValueError, match=r"data\.paths: expected one of kind, path, valid_path"):
+    with pytest.raises(ValueError, match=r"data\.paths: expected one of path, valid_path"):
         load_recipe("tiny", ["data={kind='chats', paths='x'}"])
     with pytest.raises(ValueError, match=r"data\.kind: expected one of"):
         load_recipe("tiny", ["data.kind=images"])

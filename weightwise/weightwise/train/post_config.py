@@ -13,28 +13,41 @@ STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ChatConfig:
+class RecordsConfig:
+    """Files of records, one a line.
+
+    Parameters
+    ----------
+    path
+        JSON lines.
+    valid_path
+        File of held-out records; ``None`` holds out a share of ``path``.
+    valid_fraction
+        That share, above 0 and below 1; records that begin with the same question stay together.
+    too_long
+        What to do with records beyond ``train.seq_length``: ``cut`` their end, or ``refuse`` them.
+    """
+
+    path: str = Field(min_length=1)
+    valid_path: str | None = None
+    valid_fraction: float = Field(default=0.05, gt=0.0, lt=1.0)
+    too_long: Literal["cut", "refuse"] = "cut"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ChatConfig(RecordsConfig):
     """Chats to learn the answers of (supervised fine-tuning).
+
+    A line is ``{"messages": [{"role": ..., "content": ...}, ...]}``; see `RecordsConfig` for the
+    other settings.
 
     Parameters
     ----------
     kind
         Tells this class from other kinds of data.
-    path
-        JSON lines, ``{"messages": [{"role": ..., "content": ...}, ...]}``.
-    valid_path
-        File of held-out chats; ``None`` holds out a share of ``path``.
-    valid_fraction
-        That share, above 0 and below 1; chats that begin with the same question stay together.
-    too_long
-        What to do with chats beyond ``train.seq_length``: ``cut`` their end, or ``refuse`` them.
     """
 
     kind: Literal["chats"] = "chats"
-    path: str = Field(min_length=1)
-    valid_path: str | None = None
-    valid_fraction: float = Field(default=0.05, gt=0.0, lt=1.0)
-    too_long: Literal["cut", "refuse"] = "cut"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -65,17 +78,16 @@ class OnlineConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PreferenceConfig:
+class PreferenceConfig(RecordsConfig):
     """Pairs of answers to prefer one of (direct preference optimization).
+
+    A line is ``{"prompt": ..., "chosen": "...", "rejected": "..."}``; see `RecordsConfig` for
+    the settings that are not listed here.
 
     Parameters
     ----------
     kind
         Tells this class from other kinds of data.
-    path
-        JSON lines, ``{"prompt": ..., "chosen": "...", "rejected": "..."}``.
-    valid_path, valid_fraction, too_long
-        As for `ChatConfig`; prompts are held out with all their pairs.
     beta
         Strength of the pull towards the reference, above 0.
     nll_coef
@@ -88,10 +100,6 @@ class PreferenceConfig:
     """
 
     kind: Literal["preferences"] = "preferences"
-    path: str = Field(min_length=1)
-    valid_path: str | None = None
-    valid_fraction: float = Field(default=0.05, gt=0.0, lt=1.0)
-    too_long: Literal["cut", "refuse"] = "cut"
     beta: float = Field(default=0.1, gt=0.0, allow_inf_nan=False)
     nll_coef: float = Field(default=0.2, ge=0.0, allow_inf_nan=False)
     reference: Literal["start", "average"] = "start"
