@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from weightwise.lm import LanguageModel, Tokenizer
 from weightwise.numerics import quantize_model
-from weightwise.train.files import checksum, publish
+from weightwise.train.files import PARTIAL, checksum, publish
 from weightwise.train.optimizer_state import save_optimizer
 from weightwise.train.parallel import World, whole_on_main
 from weightwise.train.recipe import Recipe, read_recipe, to_toml
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"step-\d{6,}")
 MODEL_FILES = ("model.safetensors", "recipe.toml", "tokenizer.json")
-PARTIAL = ".partial-"
 DAMAGED = "damaged-"
 
 

@@ -15,9 +15,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
-import tempfile
-import time
 from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -27,6 +24,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from weightwise.lm import Tokenizer, train_tokenizer
+from weightwise.train.files import new_folder
 from weightwise.train.shards import ShardWriter, SplitIndex, TokenStore
 from weightwise.train.source import BuiltinSource, Documents, Source, open_documents
 
@@ -40,8 +38,6 @@ SPLITS = ("train", "valid")
 # Merges learnt from the first 128 MB hardly change with more text, and take minutes.
 TOKENIZER_BYTES = 2**27
 DOCUMENTS_PER_BATCH = 256
-# Leftovers of a killed preparation; younger ones may belong to one that is still at work.
-STALE_S = 24 * 3600
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -185,9 +181,8 @@ def prepare(config: DataConfig, vocab_size: int, cache_dir: Path) -> PreparedDat
     key = _cache_key(config, vocab_size, documents.fingerprint)
     folder = cache_dir / f"data-{key}"
     if not folder.exists():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        _remove_stale(cache_dir)
-        _build(folder, documents, config, given, vocab_size)
+        with new_folder(folder) as partial:
+            _build(partial, documents, config, given, vocab_size)
     data = open_prepared(folder)
     return _with_mix(data, config, folder, vocab_size) if config.mix else data
 
@@ -275,32 +270,20 @@ def _build(
     tokenizer: Tokenizer | None,
     vocab_size: int,
 ) -> None:
-    """Write everything beside ``folder``, then rename."""
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    try:
-        if tokenizer is None:
-            seen = (text for text in documents if not is_held_out(text, config.valid_fraction))
-            tokenizer = train_tokenizer(
-                _first_bytes(seen, TOKENIZER_BYTES), vocab_size, chat_tokens=config.chat_tokens
-            )
-        tokenizer.save(partial / "tokenizer.json")
-        writers = {name: ShardWriter(partial, name, tokenizer.vocab_size) for name in SPLITS}
-        for texts in _batches(documents, DOCUMENTS_PER_BATCH):
-            for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
-                split = "valid" if is_held_out(text, config.valid_fraction) else "train"
-                writers[split].append([*ids, tokenizer.eos_id])
-        index = {name: asdict(writer.index()) for name, writer in writers.items()}
-        _check_not_empty(index["train"]["shard_tokens"], index["valid"]["shard_tokens"])
-        (partial / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        partial.chmod(0o755)  # mkdtemp makes it private, but a cache may be shared
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-            # Another process was faster; its data are the same as ours.
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if tokenizer is None:
+        seen = (text for text in documents if not is_held_out(text, config.valid_fraction))
+        tokenizer = train_tokenizer(
+            _first_bytes(seen, TOKENIZER_BYTES), vocab_size, chat_tokens=config.chat_tokens
+        )
+    tokenizer.save(folder / "tokenizer.json")
+    writers = {name: ShardWriter(folder, name, tokenizer.vocab_size) for name in SPLITS}
+    for texts in _batches(documents, DOCUMENTS_PER_BATCH):
+        for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+            split = "valid" if is_held_out(text, config.valid_fraction) else "train"
+            writers[split].append([*ids, tokenizer.eos_id])
+    index = {name: asdict(writer.index()) for name, writer in writers.items()}
+    _check_not_empty(index["train"]["shard_tokens"], index["valid"]["shard_tokens"])
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def _check_not_empty(train: tuple[int, ...], valid: tuple[int, ...]) -> None:
@@ -334,9 +317,3 @@ def _first_bytes(texts: Iterator[str], limit: int) -> Iterator[str]:
         total += len(text.encode())
         if total > limit:
             return
-
-
-def _remove_stale(cache_dir: Path) -> None:
-    for partial in cache_dir.glob(".partial-*"):
-        if time.time() - partial.stat().st_mtime > STALE_S:
-            shutil.rmtree(partial, ignore_errors=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHUNK_BYTES = 2**24
+PARTIAL = ".partial-"
+# Leftovers of a killed process; younger ones may belong to one that is still at work.
+STALE_S = 24 * 3600
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one go."""
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f"{PARTIAL}{path.name}")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -41,7 +45,8 @@ def new_folder(final: Path) -> Iterator[Path]:
     Where another process is faster its folder stays: the same name means the same content.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=final.parent))
+    _remove_stale(final.parent)
+    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=final.parent))
     try:
         yield partial
         partial.chmod(0o755)  # mkdtemp makes it private, but a cache may be shared
@@ -52,6 +57,13 @@ def new_folder(final: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_stale(folder: Path) -> None:
+    for partial in folder.glob(f"{PARTIAL}*"):
+        with suppress(FileNotFoundError):  # its process has just renamed it
+            if partial.is_dir() and time.time() - partial.stat().st_mtime > STALE_S:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

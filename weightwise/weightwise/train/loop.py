@@ -133,9 +133,9 @@ def train(
             _say(console, f"going on from step {state.step} ({checkpoint})")
         elif isinstance(data, PreparedSamples):
             _say(console, data.summary)
+        trainer = Trainer(recipe, data, world, checkpoint)
         if world.is_main:
             write_text(run_dir / "recipe.toml", to_toml(recipe))
-        trainer = Trainer(recipe, data, world, checkpoint)
         with (
             RunLog(run_dir, state.step, recipe.train, console, world) as log,
             StopRequest() as stop,
