@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -97,8 +98,8 @@ def size_command(
 
 def _table(found: Sizing) -> Table:
     title = f"{found.name}: {found.num_days} days; cost and denials, mean and 95 % interval"
-    table = Table(title=Text(title), title_justify="left")
-    for name in ("robots", "spare", "kept back", "cost a day", "stat %", "urgent %", "routine %"):
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("robots", "spare", "kept\nback", "cost a day", "stat %", "urgent %", "routine %"):
         table.add_column(name, justify="right", no_wrap=True)
     for index, outcome in enumerate(found.outcomes):
         style = "bold" if index == found.recommended else ""

@@ -108,10 +108,11 @@ def _finite(fields: dict[str, object]) -> dict[str, object]:
 def _table(found: Days, *, has_site: bool) -> Table:
     title = f"{found.name}: {len(found.days)} days, mean and 95 % interval"
     table = Table(title=Text(title), title_justify="left", show_header=False)
-    for name, share in zip(CLASSES, found.on_time, strict=True):
-        table.add_row(f"{name} on time", f"{_text(share, 100, 1)} %")
-    for name, share in zip(CLASSES, found.denied, strict=True):
-        table.add_row(f"{name} denied", f"{_text(share, 100, 1)} %")
+    for verdict, shares in (("on time", found.on_time), ("denied", found.denied)):
+        for index, (name, share) in enumerate(zip(CLASSES, shares, strict=True)):
+            is_empty = not any(day.classes[index].num_requests for day in found.days)
+            text = "no requests" if is_empty else f"{_text(share, 100, 1)} %"
+            table.add_row(f"{name} {verdict}", text)
     table.add_row("robots used", _text(found.num_robots, 1, 1))
     table.add_row("distance", _text(found.distance_m, 1, 0) + (" m" if has_site else ""))
     table.add_row("late", f"{_text(found.lateness_s, 1 / 60, 1)} min in all")
