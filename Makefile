@@ -20,7 +20,7 @@ export WEIGHTWISE_DATA ?= $(LAW_DATA)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint format docs bench reproduce isolated fresh-clone clean
+.PHONY: help demo test test-quick explore lint format docs bench reproduce isolated fresh-clone clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ test: $(VENV)/dev.stamp ## Run every test
 
 test-quick: $(VENV)/dev.stamp ## Run the tests that take less than three minutes in all
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+explore: $(VENV)/dev.stamp ## Try the properties on examples that no run has seen before
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --hypothesis-profile explore
 
 lint: $(VENV)/dev.stamp ## Check style and types
 	$(BIN)/ruff check .
