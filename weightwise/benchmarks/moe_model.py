@@ -225,7 +225,7 @@ def measure_cache() -> None:
     cache = sharing.new_cache(1, 256)
     sharing(token_BT, cache)
     layers = [layer for layer in cache.layers if layer is not None]
-    ours = held(tensor for layer in layers for tensor in (layer.key_BHSE, layer.value_BHSE)) / 256
+    ours = held(s.memory for layer in layers for s in layer.stores.values()) / 256
     peer_cache = DynamicCache(config=theirs.config)
     theirs(token_BT, past_key_values=peer_cache)
     peers = held(t for layer in peer_cache.layers for t in (layer.keys, layer.values)) / 256

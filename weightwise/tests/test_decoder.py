@@ -118,7 +118,7 @@ def test_rows_of_a_cache_swap_clear_and_share_memory():
             torch.testing.assert_close(got[row, 0], alone, atol=1e-5, rtol=0)
         for layer in cache.layers:
             if layer is not None:
-                layer.value_BHSE[1, :, :9] = torch.nan
+                layer.stores["value"].memory[1, :, :9] = torch.nan
         cache.clear(1)
         again = model(torch.tensor([[4], [5], [6]]), cache)
     assert again.isfinite().all()

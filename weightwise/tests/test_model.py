@@ -155,7 +155,7 @@ def test_bfloat16_autocast_stays_close_and_fills_a_bfloat16_cache():
         logits = model(token_BT)
         cache = model.new_cache(2)
         cached = torch.cat([model(piece, cache) for piece in token_BT.split(4, dim=1)], dim=1)
-    assert cache.layers[0].key_BHSE.dtype == torch.bfloat16
+    assert cache.layers[0].stores["key"].memory.dtype == torch.bfloat16
     with torch.no_grad():
         torch.testing.assert_close(logits.float(), model(token_BT), atol=0.01, rtol=0)
     torch.testing.assert_close(cached, logits, atol=0.01, rtol=0)

@@ -1,10 +1,12 @@
-"""Keys and values kept from earlier tokens, so that a new token costs one step.
+"""What is kept from earlier tokens, so that a new token costs one step.
 
 Memory is taken once, for the full capacity, and the token at position p of a row stands in column
 p, whatever the other rows do: no tensor grows or is copied when a token comes. Only the rows'
 lengths change, so taking tokens back is a matter of lowering them, and a row whose text has ended
-can be given to another. Each kind of attention brings the cache of its layer; what they have in
-common is `LayerCache`.
+can be given to another. Each kind of attention brings the cache of its layer, a `LayerCache`,
+which is a handful of named `Store`s: keys and values, or latents and rotary keys, plain or as
+codes. As all of them have rows first and tokens next to last, what is done to rows is written
+once, in `Cache`, for every kind.
 
 Behind a row's length stands what padding or an earlier text left. No query sees it, because it
 sees the columns up to its own position. But zero times infinity is no zero, so `Cache.clear`
@@ -16,16 +18,23 @@ wipes a row before it is given away.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
+from weightwise.lm.cache_file import read_tensors, write_tensors
+from weightwise.lm.store import RowStore
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor
+
+    from weightwise.lm.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,24 +81,31 @@ class Span:
         return torch.tensor(places, device=self.device).unbind(1)
 
 
-class LayerCache(Protocol):
-    """What the model asks of the cache of one layer."""
+class LayerCache:
+    """What one layer, or one group of layers that share, keeps.
+
+    Parameters
+    ----------
+    stores
+        Its memory, by name.
+    """
+
+    def __init__(self, stores: Mapping[str, Store]) -> None:
+        self.stores = dict(stores)
 
     @property
     def num_bytes(self) -> int:
         """Bytes allocated."""
+        return sum(store.memory.nbytes for store in self.stores.values())
 
-    def rows(self, first: int, end: int) -> LayerCache:
-        """Share the memory of rows ``first`` to ``end - 1``."""
-
-    def swap(self, first: int, second: int, length: int) -> None:
-        """Let two rows exchange their first ``length`` tokens."""
-
-    def clear(self, row: int, length: int) -> None:
-        """Zero the first ``length`` tokens of a row."""
+    def mapped(self, change: Callable[[Store], Store]) -> Self:
+        """The same kind of cache over other memory."""
+        other = copy.copy(self)
+        other.stores = {name: change(store) for name, store in self.stores.items()}
+        return other
 
 
-class KeyValueCache:
+class KeyValueCache(LayerCache):
     """Keys and values of one grouped-query attention layer.
 
     Parameters
@@ -99,8 +115,7 @@ class KeyValueCache:
     """
 
     def __init__(self, key_BHSE: Tensor, value_BHSE: Tensor) -> None:
-        self.key_BHSE = key_BHSE
-        self.value_BHSE = value_BHSE
+        super().__init__({"key": RowStore(key_BHSE), "value": RowStore(value_BHSE)})
 
     @classmethod
     def new(
@@ -126,11 +141,6 @@ class KeyValueCache:
         key_BHSE, value_BHSE = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         return cls(key_BHSE, value_BHSE)
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes allocated for keys and values."""
-        return self.key_BHSE.nbytes + self.value_BHSE.nbytes
-
     def write(self, span: Span, key_BHTE: Tensor, value_BHTE: Tensor) -> tuple[Tensor, Tensor]:
         """Store new tokens and return all tokens so far.
 
@@ -144,30 +154,13 @@ class KeyValueCache:
         Returns
         -------
         tuple
-            Views of the keys and values up to the longest row's last token, shape (B, H, S, E).
+            Keys and values up to the longest row's last token, shape (B, H, S, E); views of the
+            memory unless it is paged.
         """
-        for kept, new in ((self.key_BHSE, key_BHTE), (self.value_BHSE, value_BHTE)):
-            if span.is_even:
-                # Padding falls on columns that later tokens of its row overwrite.
-                kept[:, :, span.start[0] : span.end] = new
-            else:
-                row_R, new_R, position_R = span.places
-                kept[row_R, :, position_R] = new[row_R, :, new_R].to(kept.dtype)
-        return self.key_BHSE[:, :, : span.end], self.value_BHSE[:, :, : span.end]
-
-    def rows(self, first: int, end: int) -> KeyValueCache:
-        """Share the memory of rows ``first`` to ``end - 1``."""
-        return KeyValueCache(self.key_BHSE[first:end], self.value_BHSE[first:end])
-
-    def swap(self, first: int, second: int, length: int) -> None:
-        """Let two rows exchange their first ``length`` tokens."""
-        for kept in (self.key_BHSE, self.value_BHSE):
-            kept[[first, second], :, :length] = kept[[second, first], :, :length]
-
-    def clear(self, row: int, length: int) -> None:
-        """Zero the first ``length`` tokens of a row."""
-        self.key_BHSE[row, :, :length] = 0
-        self.value_BHSE[row, :, :length] = 0
+        key, value = self.stores["key"], self.stores["value"]
+        key.write(span, key_BHTE)
+        value.write(span, value_BHTE)
+        return key.read(span.end), value.read(span.end)
 
 
 class Cache:
@@ -203,8 +196,8 @@ class Cache:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes allocated over all layers."""
-        return sum(layer.num_bytes for layer in self._own_layers())
+        """Bytes allocated over all layers, scales and padding included."""
+        return sum(layer.num_bytes for layer in self.layers if layer is not None)
 
     def check_room(self, count: Sequence[int]) -> None:
         """Refuse input that does not fit.
@@ -233,7 +226,7 @@ class Cache:
         self.length_B += torch.tensor(span.count)
         self._written_B.clamp_(min=span.end)
 
-    def rows(self, first: int, end: int) -> Cache:
+    def rows(self, first: int, end: int) -> Self:
         """Cache of rows ``first`` to ``end - 1``, in the same memory: what one gets both have.
 
         Raises
@@ -245,8 +238,8 @@ class Cache:
             raise ValueError(f"rows: expected some of 0 to {self.batch}, got {first} to {end}")
         if end - first == self.batch:
             return self
-        layers = [None if layer is None else layer.rows(first, end) for layer in self.layers]
-        part = Cache(layers, batch=end - first, capacity=self.capacity)
+        part = self._mapped(lambda store: store.rows(first, end))
+        part.batch = end - first
         part.length_B, part._written_B = self.length_B[first:end], self._written_B[first:end]
         return part
 
@@ -256,16 +249,62 @@ class Cache:
             return
         pair = [first, second]
         written = int(self._written_B[pair].max())
-        for layer in self._own_layers():
-            layer.swap(first, second, written)
+        for memory in self._memories():
+            memory[pair, ..., :written, :] = memory[pair[::-1], ..., :written, :]
         for per_row in (self.length_B, self._written_B):
             per_row[pair] = per_row[pair].flip(0)
 
-    def clear(self, row: int) -> None:
-        """Forget the tokens of a row, for a new text in its place."""
-        for layer in self._own_layers():
-            layer.clear(row, int(self._written_B[row]))
-        self.length_B[row] = self._written_B[row] = 0
+    def clear(self, row: int, keep: int = 0) -> None:
+        """Forget all but the first ``keep`` tokens of a row, for a new text in its place."""
+        written = int(self._written_B[row])
+        for memory in self._memories():
+            memory[row, ..., keep:written, :] = 0
+        self.length_B[row] = self._written_B[row] = keep
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let a row begin with the first ``length`` tokens of another, and hold nothing else."""
+        self.clear(target)
+        for memory in self._memories():
+            memory[target, ..., :length, :] = memory[source, ..., :length, :]
+        self.length_B[target] = self._written_B[target] = length
+
+    def reorder(self, index_B: Tensor) -> None:
+        """Let every row become a copy of row ``index_B[row]``, as beams do.
+
+        Raises
+        ------
+        ValueError
+            If there is not one row's number for each row.
+        """
+        if index_B.shape != (self.batch,):
+            raise ValueError(f"index_B: expected shape ({self.batch},), got {tuple(index_B.shape)}")
+        self._check_index(index_B)
+        moved_R = (index_B != torch.arange(self.batch)).nonzero().squeeze(1)
+        if len(moved_R):
+            source_R = index_B[moved_R]
+            written = int(self._written_B[torch.cat((moved_R, source_R))].max())
+            for memory in self._memories():
+                memory[moved_R, ..., :written, :] = memory[source_R, ..., :written, :]
+            for per_row in (self.length_B, self._written_B):
+                per_row.copy_(per_row[index_B])
+
+    def select(self, index_B: Tensor) -> Self:
+        """New cache whose rows are copies of these rows, which may repeat.
+
+        Raises
+        ------
+        ValueError
+            If the index is empty or a row does not exist.
+        """
+        self._check_index(index_B)
+        chosen = self._mapped(lambda store: RowStore(store.memory[index_B]))
+        chosen.batch = len(index_B)
+        chosen.length_B, chosen._written_B = self.length_B[index_B], self._written_B[index_B]
+        return chosen
+
+    def repeat(self, times: int) -> Self:
+        """New cache with every row so many times, copies side by side; ``times`` at least 1."""
+        return self.select(torch.arange(self.batch).repeat_interleave(times))
 
     def crop(self, length: int) -> None:
         """Forget all but the first ``length`` tokens of every row.
@@ -283,5 +322,76 @@ class Cache:
         """Forget all tokens and keep the memory."""
         self.length_B.zero_()
 
-    def _own_layers(self) -> list[LayerCache]:
-        return [layer for layer in self.layers if layer is not None]
+    def to(self, device: torch.device | str) -> Self:
+        """The same tokens in the memory of another device, such as the host's to make room."""
+        moved = self._mapped(lambda store: RowStore(store.memory.to(device)))
+        moved.length_B, moved._written_B = self.length_B.clone(), self._written_B.clone()
+        return moved
+
+    def save(self, path: Path) -> None:
+        """Write the tokens of all rows to a file, as they are stored; see `load`.
+
+        Parameters
+        ----------
+        path
+            File of safetensors' format; one that is there is replaced when the new one is whole.
+        """
+        longest = self.length
+        tensors = {
+            name: memory[..., :longest, :].contiguous() for name, memory in self._named().items()
+        }
+        write_tensors(path, {**tensors, "length": self.length_B})
+
+    def load(self, path: Path) -> None:
+        """Take the tokens of a file that a cache of the same model wrote with `save`.
+
+        Parameters
+        ----------
+        path
+            Its rows must be as many as here, and no longer than the capacity.
+
+        Raises
+        ------
+        ValueError
+            If the file is missing, damaged or of another layout; nothing is taken then.
+        """
+        expected = {
+            name: (memory.dtype, (*memory.shape[:-2], None, memory.shape[-1]))
+            for name, memory in self._named().items()
+        }
+        tensors = read_tensors(
+            path, {**expected, "length": (torch.int64, (self.batch,))}, self.capacity
+        )
+        length_B = tensors.pop("length")
+        if int(length_B.min()) < 0 or int(length_B.max()) > self.capacity:
+            raise ValueError(f"{path}: length: expected 0 to {self.capacity}, got {length_B}")
+        for row in range(self.batch):
+            self.clear(row)
+        for name, memory in self._named().items():
+            memory[..., : tensors[name].shape[-2], :] = tensors[name]
+        self.length_B.copy_(length_B)
+        self._written_B.fill_(self.length)
+
+    def _named(self) -> dict[str, Tensor]:
+        return {
+            f"layers.{number}.{name}": store.memory
+            for number, layer in enumerate(self.layers)
+            if layer is not None
+            for name, store in layer.stores.items()
+        }
+
+    def _memories(self) -> list[Tensor]:
+        return list(self._named().values())
+
+    def _mapped(self, change: Callable[[Store], Store]) -> Self:
+        other = copy.copy(self)
+        other.layers = tuple(
+            None if layer is None else layer.mapped(change) for layer in self.layers
+        )
+        return other
+
+    def _check_index(self, index_B: Tensor) -> None:
+        if not len(index_B) or not 0 <= int(index_B.min()) <= int(index_B.max()) < self.batch:
+            raise ValueError(
+                f"index_B: expected rows 0 to {self.batch - 1}, got {index_B.tolist()}"
+            )
