@@ -18,29 +18,17 @@ Cost      about half an hour on one CPU core, 80 runs
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mixture.law import law
 from mixture.post import post
 from mixture.rates import rates
-from mixture.runs import SEEDS, Runs, StoppedError
+from mixture.runs import SEEDS
 from mixture.studies import dense, load, overflow, recipe
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from mixture.rows import Row
-
-    Study = Callable[[Runs, Path], Iterator[Row]]
+from study.command import run_studies
 
 SYSTEM = "moe"
-FIGURES = Path(__file__).resolve().parents[2] / "docs" / "results"
-STUDIES: dict[str, Study] = {
+STUDIES = {
     "overflow": overflow,
     "dense": dense,
     "load": load,
@@ -50,26 +38,9 @@ STUDIES: dict[str, Study] = {
     "post": post,
 }
 
-
-def main(arguments: Sequence[str]) -> int:
-    """Train what is missing, print all rows, draw the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="of the runs; a temporary one if none")
-    parser.add_argument("--jobs", type=int, help="runs at a time; one a core")
-    parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
-    parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the figures")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="moe-") as temporary:
-        runs = Runs(options.folder or Path(temporary), options.jobs)
-        try:
-            for name in options.only:
-                for row in STUDIES[name](runs, options.figures):
-                    print(json.dumps({"system": SYSTEM, **row, "seed": SEEDS[0]}), flush=True)
-        except StoppedError as error:
-            print(error, file=sys.stderr)
-            return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(
+        run_studies(
+            STUDIES, sys.argv[1:], system=SYSTEM, words=__doc__.splitlines()[0], seed=SEEDS[0]
+        )
+    )

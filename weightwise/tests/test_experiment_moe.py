@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mixture import law, rates, runs
+from mixture.figures import overflow_figure, rates_figure
+from mixture.studies import late_mean
+from study.rows import claim, differences, figure
+from study.runs import Runs
 
-from experiments.mixture import law, rates, runs
-from experiments.mixture.figures import overflow_figure, rates_figure
-from experiments.mixture.rows import claim, differences, figure
-from experiments.mixture.studies import late_mean
 from weightwise.lm import MoEConfig, num_parameters
 from weightwise.lm.flops import training_flop
 from weightwise.recipes import tiny
@@ -189,7 +190,7 @@ def test_runs_are_made_once_and_log_the_load_of_every_expert(tmp_path: Path) -> 
         )
         for seed in (1, 2)
     ]
-    made = runs.Runs(tmp_path, 1)
+    made = Runs(tmp_path, 1, "experts")
     losses = made.losses(wanted)
     before = (tmp_path / "runs.jsonl").read_bytes()
     assert made.losses(reversed(wanted)) == losses[::-1]

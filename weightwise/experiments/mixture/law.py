@@ -7,6 +7,8 @@ from math import log, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
+from study.rows import claim, figure
+from study.runs import BYTES, loss_of
 
 from weightwise.laws.moe import critical_batch, fit_budgets, least_compute
 from weightwise.lm import GQAConfig, ModelConfig, MoEConfig, num_parameters
@@ -16,17 +18,14 @@ from weightwise.report.moe_figures import isoflop_figure
 from weightwise.train import DataConfig, Recipe, TrainConfig
 from weightwise.train.files import write_text
 
-from .rows import claim, figure
-from .runs import BYTES, loss_of
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from weightwise.laws.moe import BudgetFit
+    from study.rows import Row
+    from study.runs import Runs
 
-    from .rows import Row
-    from .runs import Runs
+    from weightwise.laws.moe import BudgetFit
 
 WIDTHS = (8, 16, 24, 32, 40, 48, 64, 96, 128)
 FIRST = {  # by FLOP

@@ -5,23 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from study.rows import claim, differences, figure
+
 from weightwise.lm.post.calls import Router
 from weightwise.lm.post.pipeline import SynthesisConfig
 from weightwise.lm.post.synthesize import synthesize
 from weightwise.lm.post.tasks import TaskGenerator, task_seeds
 from weightwise.recipes.post import dpo, sft
 
-from .rows import claim, differences, figure
 from .runs import SEEDS, moe_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from weightwise.train import Recipe
+    from study.rows import Row
+    from study.runs import Runs
 
-    from .rows import Row
-    from .runs import Runs
+    from weightwise.train import Recipe
 
 NUM_SEEDS, ERROR_RATE, HELD_OUT = 1000, 0.3, 0.15
 SFT_EPOCHS, DPO_EPOCHS = 6.0, 3.0

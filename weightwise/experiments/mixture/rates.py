@@ -6,23 +6,24 @@ from dataclasses import replace
 from math import sqrt
 from typing import TYPE_CHECKING
 
+from study.rows import claim, differences, figure
+
 from weightwise.optim import expert_ratio
 from weightwise.sweep.noise import estimate_noise
 from weightwise.train.files import write_text
 
 from .figures import rates_figure
-from .rows import claim, differences, figure
 from .runs import EXPERTS, SEEDS, TUNING_SEED, least, plain_rate, small, tuned
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
+    from study.rows import Row
+    from study.runs import Runs
+
     from weightwise.sweep.noise import NoiseEstimate
     from weightwise.train import Recipe
-
-    from .rows import Row
-    from .runs import Runs
 
 RATIOS = {"x1": 1.0, "x0.31": 0.31, "x2": 2.0}
 SINGLE = "x1"

@@ -1,23 +1,21 @@
-"""Runs of the study: one small recipe with its variants, each made once and kept."""
+"""Recipes of the study: one small model with its variants."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from study.runs import BYTES
 
 from weightwise.lm import GQAConfig, ModelConfig, MoEConfig, SwiGLUConfig
 from weightwise.optim import OptimizerConfig, ScheduleConfig
 from weightwise.recipes import load_recipe
-from weightwise.sweep import Sweep, read_records, run_sweep
-from weightwise.train import DataConfig, Recipe, TrainConfig, read_metrics
+from weightwise.train import DataConfig, Recipe, TrainConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
-Record = dict[str, Any]
-Metrics = list[dict[str, float]]
+    from study.runs import Runs
 
 # Settings are chosen with one seed and compared with others: the choice has no part in the result.
 TUNING_SEED = 0
@@ -25,9 +23,6 @@ SEEDS = (1, 2, 3)
 MORE_SEEDS = (*SEEDS, 4, 5, 6)  # where the effect is as small as the spread
 RATES = (2e-3, 4e-3, 8e-3)
 MOST_EXTRA_RATES = 3
-BYTES = 257  # and the end of a text
-# A run that diverged counts with the loss of guessing.
-GUESS = math.log(BYTES)
 HIDDEN = 96
 EXPERTS = MoEConfig(hidden=HIDDEN, num_experts=8)
 FFN = {
@@ -38,63 +33,6 @@ FFN = {
     # As many weights for a token as the shared expert and one other.
     "dense": SwiGLUConfig(hidden=2 * HIDDEN),
 }
-
-
-class StoppedError(RuntimeError):
-    """Not all runs could be made; what is there is kept, and the next call goes on."""
-
-
-class Runs:
-    """Makes runs that are missing.
-
-    Parameters
-    ----------
-    folder
-        Where runs and their records stay.
-    jobs
-        Runs at a time; None for one a core.
-
-    Attributes
-    ----------
-    folder
-        The same, absolute.
-    """
-
-    def __init__(self, folder: Path, jobs: int | None) -> None:
-        self.folder = folder.resolve()
-        self._jobs = jobs
-
-    def make(self, recipes: Iterable[Recipe]) -> list[Record]:
-        """Records of runs in the order asked for; missing ones are made first.
-
-        Raises
-        ------
-        StoppedError
-            If a run was stopped or failed.
-        """
-        wanted = tuple(recipes)
-        result = run_sweep(Sweep(name="moe", runs=wanted), self.folder, jobs=self._jobs)
-        if not result.is_complete:
-            raise StoppedError(f"{self.folder}: runs are missing, see failed.jsonl")
-        records = {record["name"]: record for record in read_records(result.records)}
-        return [records[recipe.name] for recipe in wanted]
-
-    def losses(self, recipes: Iterable[Recipe]) -> list[float]:
-        """Validation losses, nats a token."""
-        return [loss_of(record) for record in self.make(recipes)]
-
-    def run_dir(self, recipe: Recipe) -> Path:
-        """Folder of a run."""
-        return self.folder / "runs" / recipe.name
-
-    def metrics(self, recipe: Recipe) -> Metrics:
-        """What a run that is made has logged."""
-        return read_metrics(self.run_dir(recipe) / "metrics.jsonl")
-
-
-def loss_of(record: Record) -> float:
-    """Validation loss of a run."""
-    return float(record["loss"]) if record["status"] == "done" else GUESS
 
 
 def small(arm: str, rate: float, seed: int, *, expert_lr: float = 1.0) -> Recipe:

@@ -6,6 +6,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 import torch
+from study.rows import claim, differences, figure
 
 from weightwise.lm import generate, num_parameters, num_stored_parameters
 from weightwise.report.experts import load_figure
@@ -13,15 +14,14 @@ from weightwise.train import load_model
 from weightwise.train.files import write_text
 
 from .figures import overflow_figure
-from .rows import claim, differences, figure
 from .runs import MORE_SEEDS, SEEDS, least, moe_recipe, plain_rate, small, tuned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from .rows import Row
-    from .runs import Metrics, Runs
+    from study.rows import Row
+    from study.runs import Metrics, Runs
 
 LAST_SHARE = 0.25  # loads are means over this last share of the logged steps
 PROMPT, SAMPLE_TOKENS = "def read(self, ", 80
