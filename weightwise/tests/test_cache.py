@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, SwiGLUConfig
+from weightwise.lm.cache_file import load_cache, save_cache
 
 CONFIG = ModelConfig(
     vocab_size=29,
@@ -109,30 +110,31 @@ def test_cache_goes_to_the_host_and_to_disk_and_back(model, tmp_path):
     """Moved and stored tokens go on as they would have; the file holds what is used, no more."""
     cache, texts = filled(model, [5, 8])
     path = tmp_path / "texts" / "cache.safetensors"
-    cache.save(path)
+    save_cache(cache, path)
     # 2 layers with keys and values, 2 rows, 2 heads, 8 tokens, 4 features, float32.
     assert 2 * 2 * 2 * 2 * 8 * 4 * 4 < path.stat().st_size < 2 * 2 * 2 * 2 * 8 * 4 * 4 + 2048
     host = cache.to("cpu")
     assert_goes_on(model, host, texts)
     other, _ = filled(model, [11, 2], capacity=9 + 20)
-    other.load(path)
+    load_cache(other, path)
     assert_goes_on(model, other, texts)
     assert [file.name for file in path.parent.iterdir()] == ["cache.safetensors"]
 
 
 @pytest.mark.parametrize(
-    ("batch", "capacity", "message"),
+    ("batch", "capacity", "dtype", "message"),
     [
-        (3, 24, r"layers.0.key: expected torch.float32 of shape \(3, 2, at most 24, 4\)"),
-        (2, 7, r"got torch.float32 of shape \(2, 2, 8, 4\)"),
+        (3, 24, torch.float32, r"expected 3 rows, got length of shape \(2,\)"),
+        (2, 7, torch.float32, r"expected 0 to 7 tokens a row, got \[5, 8\]"),
+        (2, 8, torch.bfloat16, r"layers.0.key: expected torch.bfloat16 of shape \(2, 2, 8, 4\)"),
     ],
 )
-def test_file_that_does_not_fit_is_refused(model, tmp_path, batch, capacity, message):
-    """Too many rows or tokens: the message names file and tensor, and nothing is taken."""
-    filled(model, [5, 8])[0].save(tmp_path / "a")
-    cache = model.new_cache(batch, capacity)
-    with pytest.raises(ValueError, match=f"a: .*{message}"):
-        cache.load(tmp_path / "a")
+def test_file_that_does_not_fit_is_refused(model, tmp_path, batch, capacity, dtype, message):
+    """Other rows, too many tokens, another type: the message names it, and nothing is taken."""
+    save_cache(filled(model, [5, 8])[0], tmp_path / "a")
+    cache = model.new_cache(batch, capacity, dtype=dtype)
+    with pytest.raises(ValueError, match=f"a: {message}"):
+        load_cache(cache, tmp_path / "a")
     assert cache.length == 0
 
 
@@ -140,16 +142,16 @@ def test_damaged_or_foreign_file_is_refused(model, tmp_path):
     """Missing, cut short, and of a model with other layers."""
     cache, _ = filled(model, [5])
     with pytest.raises(ValueError, match="gone: expected a whole file of a cache"):
-        cache.load(tmp_path / "gone")
-    cache.save(tmp_path / "a")
+        load_cache(cache, tmp_path / "gone")
+    save_cache(cache, tmp_path / "a")
     whole = (tmp_path / "a").read_bytes()
     (tmp_path / "b").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="b: expected a whole file of a cache"):
-        cache.load(tmp_path / "b")
+        load_cache(cache, tmp_path / "b")
     cache.layers = cache.layers[:2]
-    cache.save(tmp_path / "c")
+    save_cache(cache, tmp_path / "c")
     with pytest.raises(ValueError, match=r"same model, layers\.2\.key is missing"):
-        filled(model, [5])[0].load(tmp_path / "c")
+        load_cache(filled(model, [5])[0], tmp_path / "c")
     assert cache.length == 5
 
 

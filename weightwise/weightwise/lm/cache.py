@@ -25,12 +25,10 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
-from weightwise.lm.cache_file import read_tensors, write_tensors
 from weightwise.lm.store import RowStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -221,12 +219,16 @@ class Cache:
                     f"(cache holds {held} of {self.capacity}), got {new}"
                 )
 
+    def reserve(self, row: int, num_tokens: int) -> bool:  # noqa: ARG002, each row has its own
+        """Whether a row has memory for so many tokens in all; taken now where rows share it."""
+        return num_tokens <= self.capacity
+
     def advance(self, span: Span) -> None:
         """Count the tokens of a pass after all layers have written them."""
         self.length_B += torch.tensor(span.count)
         self._written_B.clamp_(min=span.end)
 
-    def rows(self, first: int, end: int) -> Self:
+    def rows(self, first: int, end: int) -> Cache:
         """Cache of rows ``first`` to ``end - 1``, in the same memory: what one gets both have.
 
         Raises
@@ -238,8 +240,8 @@ class Cache:
             raise ValueError(f"rows: expected some of 0 to {self.batch}, got {first} to {end}")
         if end - first == self.batch:
             return self
-        part = self._mapped(lambda store: store.rows(first, end))
-        part.batch = end - first
+        layers = self._mapped(lambda store: RowStore(store.memory[first:end]))
+        part = Cache(layers, batch=end - first, capacity=self.capacity)
         part.length_B, part._written_B = self.length_B[first:end], self._written_B[first:end]
         return part
 
@@ -254,12 +256,19 @@ class Cache:
         for per_row in (self.length_B, self._written_B):
             per_row[pair] = per_row[pair].flip(0)
 
-    def clear(self, row: int, keep: int = 0) -> None:
-        """Forget all but the first ``keep`` tokens of a row, for a new text in its place."""
+    def clear(self, row: int, keep: int = 0) -> int:
+        """Forget all but the first ``keep`` tokens of a row, for a new text in its place.
+
+        Returns
+        -------
+        int
+            Tokens that are kept; fewer where the last of them stand in memory that others use.
+        """
         written = int(self._written_B[row])
         for memory in self._memories():
             memory[row, ..., keep:written, :] = 0
         self.length_B[row] = self._written_B[row] = keep
+        return keep
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let a row begin with the first ``length`` tokens of another, and hold nothing else."""
@@ -288,7 +297,7 @@ class Cache:
             for per_row in (self.length_B, self._written_B):
                 per_row.copy_(per_row[index_B])
 
-    def select(self, index_B: Tensor) -> Self:
+    def select(self, index_B: Tensor) -> Cache:
         """New cache whose rows are copies of these rows, which may repeat.
 
         Raises
@@ -297,12 +306,12 @@ class Cache:
             If the index is empty or a row does not exist.
         """
         self._check_index(index_B)
-        chosen = self._mapped(lambda store: RowStore(store.memory[index_B]))
-        chosen.batch = len(index_B)
+        layers = self._mapped(lambda store: RowStore(store.read(self.capacity)[index_B]))
+        chosen = Cache(layers, batch=len(index_B), capacity=self.capacity)
         chosen.length_B, chosen._written_B = self.length_B[index_B], self._written_B[index_B]
         return chosen
 
-    def repeat(self, times: int) -> Self:
+    def repeat(self, times: int) -> Cache:
         """New cache with every row so many times, copies side by side; ``times`` at least 1."""
         return self.select(torch.arange(self.batch).repeat_interleave(times))
 
@@ -322,75 +331,24 @@ class Cache:
         """Forget all tokens and keep the memory."""
         self.length_B.zero_()
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> Cache:
         """The same tokens in the memory of another device, such as the host's to make room."""
-        moved = self._mapped(lambda store: RowStore(store.memory.to(device)))
+        layers = self._mapped(lambda store: RowStore(store.read(self.capacity).to(device)))
+        moved = Cache(layers, batch=self.batch, capacity=self.capacity)
         moved.length_B, moved._written_B = self.length_B.clone(), self._written_B.clone()
         return moved
 
-    def save(self, path: Path) -> None:
-        """Write the tokens of all rows to a file, as they are stored; see `load`.
-
-        Parameters
-        ----------
-        path
-            File of safetensors' format; one that is there is replaced when the new one is whole.
-        """
-        longest = self.length
-        tensors = {
-            name: memory[..., :longest, :].contiguous() for name, memory in self._named().items()
-        }
-        write_tensors(path, {**tensors, "length": self.length_B})
-
-    def load(self, path: Path) -> None:
-        """Take the tokens of a file that a cache of the same model wrote with `save`.
-
-        Parameters
-        ----------
-        path
-            Its rows must be as many as here, and no longer than the capacity.
-
-        Raises
-        ------
-        ValueError
-            If the file is missing, damaged or of another layout; nothing is taken then.
-        """
-        expected = {
-            name: (memory.dtype, (*memory.shape[:-2], None, memory.shape[-1]))
-            for name, memory in self._named().items()
-        }
-        tensors = read_tensors(
-            path, {**expected, "length": (torch.int64, (self.batch,))}, self.capacity
-        )
-        length_B = tensors.pop("length")
-        if int(length_B.min()) < 0 or int(length_B.max()) > self.capacity:
-            raise ValueError(f"{path}: length: expected 0 to {self.capacity}, got {length_B}")
-        for row in range(self.batch):
-            self.clear(row)
-        for name, memory in self._named().items():
-            memory[..., : tensors[name].shape[-2], :] = tensors[name]
-        self.length_B.copy_(length_B)
-        self._written_B.fill_(self.length)
-
-    def _named(self) -> dict[str, Tensor]:
-        return {
-            f"layers.{number}.{name}": store.memory
-            for number, layer in enumerate(self.layers)
-            if layer is not None
-            for name, store in layer.stores.items()
-        }
-
     def _memories(self) -> list[Tensor]:
-        return list(self._named().values())
+        layers = [layer for layer in self.layers if layer is not None]
+        return [store.memory for layer in layers for store in layer.stores.values()]
 
-    def _mapped(self, change: Callable[[Store], Store]) -> Self:
-        other = copy.copy(self)
-        other.layers = tuple(
-            None if layer is None else layer.mapped(change) for layer in self.layers
-        )
-        return other
+    def _mapped(self, change: Callable[[Store], Store]) -> list[LayerCache | None]:
+        return [None if layer is None else layer.mapped(change) for layer in self.layers]
 
-    def _check_index(self, index_B: Tensor) -> None:
+    def _check_index(self, index_B: Tensor, *, is_whole: bool = False) -> None:
+        if is_whole and index_B.shape != (self.batch,):
+            shape = tuple(index_B.shape)
+            raise ValueError(f"index_B: expected shape ({self.batch},), got {shape}")
         if not len(index_B) or not 0 <= int(index_B.min()) <= int(index_B.max()) < self.batch:
             raise ValueError(
                 f"index_B: expected rows 0 to {self.batch - 1}, got {index_B.tolist()}"

@@ -33,9 +33,6 @@ class Store(Protocol):
     def read(self, num_tokens: int) -> Tensor:
         """The first tokens of all rows, shape (B, ..., S, W)."""
 
-    def rows(self, first: int, end: int) -> Store:
-        """Share the memory of rows ``first`` to ``end - 1``."""
-
 
 class RowStore:
     """A stretch of memory for each row.
@@ -62,10 +59,6 @@ class RowStore:
     def read(self, num_tokens: int) -> Tensor:
         """View of the first tokens of all rows, shape (B, ..., S, W)."""
         return self.memory[..., :num_tokens, :]
-
-    def rows(self, first: int, end: int) -> RowStore:
-        """Share the memory of rows ``first`` to ``end - 1``."""
-        return RowStore(self.memory[first:end])
 
     def grown(self, capacity: int) -> RowStore:
         """Copy with room for so many tokens a row, at least as many as now."""
