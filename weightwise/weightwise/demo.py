@@ -166,7 +166,7 @@ def settings_table(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     assert isinstance(data, DataConfig), "the demo trains on text"
     table = {
         "model": f"{model.num_layers} blocks of width {model.width}, "
-        f"{attention.num_heads} query and {attention.kv_heads} key-value heads, "
+        f"{attention.summary}, "
         f"inner width {model.ffn.hidden}; {num_parameters(model):,} weights in the blocks, "
         f"{num_stored_parameters(model):,} in all",
         "data": f"{SOURCES[data.source.kind]}; vocabulary of {model.vocab_size:,}, "

@@ -217,8 +217,8 @@ def _described(model: ModelConfig) -> str:
             f"{ffn.num_experts} experts and {ffn.num_shared} shared of {inner}, {ffn.top_k} a token"
         )
     return (
-        f"model       {model.num_layers} layers, width {model.width}, {attention.num_heads} heads "
-        f"({attention.kv_heads} for keys and values), {inner}: "
+        f"model       {model.num_layers} layers, width {model.width}, {attention.summary}, "
+        f"{inner}: "
         f"{num_parameters(model):.4g} activated ({num_active_parameters(model):.4g} with "
         f"embeddings), {num_stored_parameters(model):.4g} stored"
     )

@@ -26,7 +26,7 @@ normed and without gain, which halves the cache exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,8 @@ from weightwise.lm.cache import Cache, KeyValueCache, Span
 from weightwise.lm.products import project
 
 if TYPE_CHECKING:
-    from weightwise.lm.config import GQAConfig
+    from weightwise.lm.attention_config import GQAConfig
+    from weightwise.lm.config import LayerGroup
 
 
 @dataclass(kw_only=True)
@@ -59,7 +60,7 @@ class Pass:
     span: Span
     cache: Cache | None
     segments: Tensor | None = None
-    shared: dict[tuple[object, ...], tuple[Tensor, ...]] = field(default_factory=dict)
+    shared: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def position(self) -> Tensor:
         """Positions of the new tokens, shape (T,) or (B, 1, T) for any head."""
@@ -69,6 +70,14 @@ class Pass:
         is_first_BT = self.segments.diff(dim=1, prepend=self.segments[:, :1] - 1) != 0
         start_BT = (index_T * is_first_BT).cummax(dim=1).values
         return (index_T - start_BT).unsqueeze(1)
+
+    def rotary(self, width: int, base: float) -> tuple[Tensor, Tensor]:
+        """The `rotary_table` of the new tokens, for all layers with heads of this width."""
+        key = ("rotary", width, base)
+        if key not in self.shared:
+            self.shared[key] = rotary_table(self.position(), width=width, theta=base)
+        table: tuple[Tensor, Tensor] = self.shared[key]
+        return table
 
     def mask(self, num_keys: int) -> Tensor | None:
         """Keys that each query sees, those of its segment up to its own position.
@@ -92,8 +101,9 @@ class Pass:
             if self.segments is not None:
                 query, key_side = self.segments[:, None, :, None], self.segments[:, None, None]
                 mask = mask & (query == key_side)
-            self.shared[key] = (mask,)
-        return self.shared[key][0]
+            self.shared[key] = mask
+        kept: Tensor = self.shared[key]
+        return kept
 
 
 def rotary_table(position: Tensor, *, width: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -137,13 +147,16 @@ class GroupedQueryAttention(nn.Module):
         Model width D.
     layer
         Index of the layer, which finds its cache.
+    group
+        Layers that share keys and values with this one.
     """
 
-    def __init__(self, config: GQAConfig, width: int, layer: int) -> None:
+    def __init__(self, config: GQAConfig, width: int, layer: int, group: LayerGroup) -> None:
         super().__init__()
         self.config = config
         self.layer = layer
-        self.is_leader = config.is_leader(layer)
+        self.group = group
+        self.is_leader = layer == group.first
         self.head_width = config.width_per_head(width)
         self.rope_base = config.rope_base(width)
         inner, kv_inner = config.num_heads * self.head_width, config.kv_heads * self.head_width
@@ -202,9 +215,9 @@ class GroupedQueryAttention(nn.Module):
             device=device,
         )
 
-    def _keys_and_values(self, x_BTD: Tensor, current: Pass) -> tuple[Tensor, ...]:
+    def _keys_and_values(self, x_BTD: Tensor, current: Pass) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens so far, from this layer or from its leader."""
-        group = ("keys and values", self.layer // self.config.share_factor)
+        group = ("keys and values", self.group.index)
         if self.is_leader:
             key_BHSE = self._rotated(project(self.key, x_BTD), current)
             value_BHSE = self._heads(project(self.value, x_BTD))
@@ -213,11 +226,12 @@ class GroupedQueryAttention(nn.Module):
                 assert isinstance(layer_cache, KeyValueCache)
                 key_BHSE, value_BHSE = layer_cache.write(current.span, key_BHSE, value_BHSE)
             current.shared[group] = key_BHSE, value_BHSE
-        return current.shared[group]
+        both: tuple[Tensor, Tensor] = current.shared[group]
+        return both
 
     def _rotated(self, x_BTD: Tensor, current: Pass) -> Tensor:
         """Heads, rotated and, where asked for, normed without a gain."""
-        x_BHTE = rotate(self._heads(x_BTD), *self._rotary(current))
+        x_BHTE = rotate(self._heads(x_BTD), *current.rotary(self.head_width, self.rope_base))
         if not self.config.qk_norm:
             return x_BHTE
         return F.rms_norm(x_BHTE, (self.head_width,), eps=self.config.qk_norm_eps)
@@ -225,14 +239,6 @@ class GroupedQueryAttention(nn.Module):
     def _heads(self, x_BTD: Tensor) -> Tensor:
         x_BHTE: Tensor = x_BTD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
         return x_BHTE
-
-    def _rotary(self, current: Pass) -> tuple[Tensor, ...]:
-        key = ("rotary", self.head_width, self.rope_base)
-        if key not in current.shared:
-            current.shared[key] = rotary_table(
-                current.position(), width=self.head_width, theta=self.rope_base
-            )
-        return current.shared[key]
 
 
 def attend(

@@ -1,8 +1,9 @@
 """Settings of the language model family.
 
 One config class per kind of attention and feed-forward, told apart by ``kind``. A new kind is
-a new config class here, a new module beside ``attention.py`` or ``ffn.py``, and one entry in
-the dict literal of ``model.py``; existing classes stay as they are.
+a new config class, a new module beside ``attention.py`` or ``ffn.py``, and one entry in the dict
+literal of ``model.py``; existing classes stay as they are. Attention may differ from layer to
+layer; `layer_groups` says which layers belong together.
 
 The parameter count that scaling laws use is the closed form
 
@@ -15,114 +16,19 @@ counts what one token goes through: the shared and the chosen ones (arXiv 2411.0
 
 from __future__ import annotations
 
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from math import ceil
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
-from weightwise.lm.rope import ntk_base
+from weightwise.lm.attention_config import STRICT, GQAConfig, Shape
+from weightwise.lm.latent.config import LatentConfig
 
-STRICT = ConfigDict(extra="forbid")
-Shape = tuple[int, int]  # outputs (rows) and inputs (columns) of a linear layer
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class GQAConfig:
-    """Grouped-query attention with rotary positions.
-
-    Parameters
-    ----------
-    kind
-        Tells this class from other kinds of attention.
-    num_heads
-        Query heads, at least 1.
-    num_kv_heads
-        Key and value heads; divides ``num_heads``. Equal to it for multi-head attention, 1 for
-        multi-query attention. ``None`` means ``num_heads``.
-    head_width
-        Features per head, even. ``None`` means ``width / num_heads``.
-    rope_theta
-        Base of the rotary wavelengths (10 000 in LLaMA), above 1.
-    rope_alpha
-        Factor of the dynamic NTK rule, at least 1: the base becomes
-        ``rope_theta * rope_alpha^(e / (e - 2))`` for e features per head.
-    qk_norm
-        RMSNorm over the features of every query and key head, after the rotation.
-    qk_norm_eps
-        Added to the mean square in that norm, above 0.
-    share_factor
-        Neighbouring layers that use the keys and values of the first of them (cross-layer
-        attention, arXiv 2405.12981); 1 for a pair of its own in each layer.
-    dropout
-        Share of attention weights that training sets to 0, at least 0 and below 1.
-    """
-
-    kind: Literal["gqa"] = "gqa"
-    num_heads: int = Field(ge=1)
-    num_kv_heads: int | None = Field(default=None, ge=1)
-    head_width: int | None = Field(default=None, ge=2, multiple_of=2)
-    rope_theta: float = Field(default=10_000.0, gt=1.0, allow_inf_nan=False)
-    rope_alpha: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
-    qk_norm: bool = False
-    qk_norm_eps: float = Field(default=1e-5, gt=0.0, allow_inf_nan=False)
-    share_factor: int = Field(default=1, ge=1)
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-
-    @model_validator(mode="after")
-    def _check_groups(self) -> Self:
-        if self.num_heads % self.kv_heads:
-            raise ValueError(
-                f"num_kv_heads: expected a divisor of num_heads {self.num_heads}, "
-                f"got {self.num_kv_heads}"
-            )
-        return self
-
-    @property
-    def kv_heads(self) -> int:
-        """Key and value heads, with the default filled in."""
-        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
-
-    def width_per_head(self, width: int) -> int:
-        """Features per head in a model of this width.
-
-        Parameters
-        ----------
-        width
-            Model width d.
-
-        Raises
-        ------
-        ValueError
-            If ``head_width`` is left open and the width does not split into even heads.
-        """
-        if self.head_width is not None:
-            return self.head_width
-        if width % (2 * self.num_heads):
-            raise ValueError(
-                f"width: expected a multiple of 2 * num_heads = {2 * self.num_heads} "
-                f"(or set head_width), got {width}"
-            )
-        return width // self.num_heads
-
-    def is_leader(self, layer: int) -> bool:
-        """Whether a layer has keys and values of its own."""
-        return layer % self.share_factor == 0
-
-    def rope_base(self, width: int) -> float:
-        """Base of the rotary wavelengths, with the NTK factor in a model of this width."""
-        return ntk_base(self.rope_alpha, self.width_per_head(width), self.rope_theta)
-
-    def matrix_shapes(self, width: int, layer: int) -> tuple[Shape, ...]:
-        """Rows and columns of query, key, value and output in one layer."""
-        head_width = self.width_per_head(width)
-        inner, kv_inner = self.num_heads * head_width, self.kv_heads * head_width
-        key_value = ((kv_inner, width), (kv_inner, width)) if self.is_leader(layer) else ()
-        return ((inner, width), *key_value, (width, inner))
-
-    def num_other(self, width: int) -> int:
-        """Parameters of one layer outside of its matrices: the gains of the norms."""
-        return 2 * self.width_per_head(width) if self.qk_norm else 0
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -243,17 +149,73 @@ class MoEConfig:
         return (*common, *one * num_experts)
 
 
-def _kind_of(ffn: Any) -> str | None:
-    """Which feed-forward layer is meant; the dense one where settings do not say."""
-    return ffn.get("kind", "swiglu") if isinstance(ffn, dict) else getattr(ffn, "kind", None)
+def _kind_or(default: str) -> Callable[[Any], str | None]:
+    """Which kind of layer is meant, where settings may leave out the oldest one."""
+
+    def kind_of(given: Any) -> str | None:
+        return (
+            given.get("kind", default) if isinstance(given, dict) else getattr(given, "kind", None)
+        )
+
+    return kind_of
 
 
-# Attention becomes such a union when a second member comes.
-AttentionConfig: TypeAlias = GQAConfig
+AttentionConfig: TypeAlias = Annotated[
+    Annotated[GQAConfig, Tag("gqa")] | Annotated[LatentConfig, Tag("latent")],
+    Discriminator(_kind_or("gqa")),
+]
 FeedForwardConfig: TypeAlias = Annotated[
     Annotated[SwiGLUConfig, Tag("swiglu")] | Annotated[MoEConfig, Tag("moe")],
-    Discriminator(_kind_of),
+    Discriminator(_kind_or("swiglu")),
 ]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LayersConfig:
+    """Neighbouring layers whose attention is another than that of the model.
+
+    Parameters
+    ----------
+    first, end
+        Layers ``first`` to ``end - 1``, counted from 0.
+    attention
+        Their settings. What they share they share among each other.
+    """
+
+    first: int = Field(ge=0)
+    end: int = Field(ge=1)
+    attention: AttentionConfig
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.first >= self.end:
+            raise ValueError(f"end: expected more than first {self.first}, got {self.end}")
+        return self
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class LayerGroup:
+    """Neighbouring layers that use one cache entry; every layer is in exactly one group.
+
+    Parameters
+    ----------
+    index
+        Number of the group in the model, from 0.
+    first, end
+        Layers ``first`` to ``end - 1``; the first is the leader.
+    attention
+        Settings of the group, with all that depends on the model filled in.
+    """
+
+    index: int
+    first: int
+    end: int
+    attention: GQAConfig | LatentConfig
+
+    @property
+    def num_layers(self) -> int:
+        """Layers in the group."""
+        return self.end - self.first
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -272,12 +234,18 @@ class ModelConfig:
         Longest sequence in tokens, at least 1.
     attention, ffn
         Settings of the two halves of a block.
+    attention_of
+        Layers whose attention is another, from first to last and without overlap. Stretches of
+        layers between them form groups of their own.
     norm_eps
         Added to the mean square in RMSNorm, above 0.
     tie_embeddings
         Use the embedding table as the output head as well.
     init_std
         Standard deviation of every initial matrix, above 0.
+    scaled_output_init
+        Draw the matrices back into the residual stream from a distribution that is narrower by
+        ``sqrt(2 num_layers)``.
     residual_dropout
         Share of each branch's output that training sets to 0 before it is added to the residual
         stream, at least 0 and below 1.
@@ -289,15 +257,101 @@ class ModelConfig:
     max_length: int = Field(ge=1)
     attention: AttentionConfig
     ffn: FeedForwardConfig
+    attention_of: tuple[LayersConfig, ...] = ()
     norm_eps: float = Field(default=1e-5, gt=0.0, allow_inf_nan=False)
     tie_embeddings: bool = True
     init_std: float = Field(default=0.02, gt=0.0, allow_inf_nan=False)
+    scaled_output_init: bool = False
     residual_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
-    def _check_width(self) -> Self:
-        self.attention.width_per_head(self.width)
+    def _check_layers(self) -> Self:
+        before = 0
+        for number, layers in enumerate(self.attention_of):
+            if layers.first < before or layers.end > self.num_layers:
+                raise ValueError(
+                    f"attention_of.{number}: expected layers within {before} and num_layers "
+                    f"{self.num_layers}, got {layers.first} to {layers.end}"
+                )
+            before = layers.end
+        layer_groups(self)
         return self
+
+    def with_attention(
+        self, change: Callable[[GQAConfig | LatentConfig], GQAConfig | LatentConfig]
+    ) -> ModelConfig:
+        """The same model with the attention of all layers changed.
+
+        Parameters
+        ----------
+        change
+            New settings for old ones.
+        """
+        others = tuple(replace(one, attention=change(one.attention)) for one in self.attention_of)
+        return replace(self, attention=change(self.attention), attention_of=others)
+
+
+def layer_groups(config: ModelConfig) -> tuple[LayerGroup, ...]:
+    """Groups of layers that share what is kept of the tokens, from first to last.
+
+    Parameters
+    ----------
+    config
+        Settings of the model.
+
+    Raises
+    ------
+    ValueError
+        If the layers do not split as the settings say.
+    """
+    groups: list[LayerGroup] = []
+    for first, end, attention in _stretches(config):
+        sizes = attention.sizes(end - first)
+        at = first
+        for index, size in enumerate(sizes):
+            own = attention.of_group(index, len(sizes), config.width)
+            groups.append(LayerGroup(index=len(groups), first=at, end=at + size, attention=own))
+            at += size
+    return tuple(groups)
+
+
+def _stretches(config: ModelConfig) -> list[tuple[int, int, GQAConfig | LatentConfig]]:
+    """First layer, end and settings of all neighbouring layers with the same settings."""
+    found: list[tuple[int, int, GQAConfig | LatentConfig]] = []
+    before = 0
+    for layers in config.attention_of:
+        if before < layers.first:
+            found.append((before, layers.first, config.attention))
+        found.append((layers.first, layers.end, layers.attention))
+        before = layers.end
+    if before < config.num_layers:
+        found.append((before, config.num_layers, config.attention))
+    return found
+
+
+def check_cut(config: ModelConfig, layer: int) -> None:
+    """Refuse to cut a model into stages where layers share what is kept.
+
+    Parameters
+    ----------
+    config
+        Settings of the model.
+    layer
+        First layer of the later stage, 1 to ``num_layers - 1``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such cut, or layers on both sides of it use one cache entry.
+    """
+    if not 0 < layer < config.num_layers:
+        raise ValueError(f"layer: expected 1 to {config.num_layers - 1}, got {layer}")
+    for group in layer_groups(config):
+        if group.first < layer < group.end:
+            raise ValueError(
+                f"layer: expected {group.first} or {group.end}, because layers {group.first} to "
+                f"{group.end - 1} use what layer {group.first} keeps, got {layer}"
+            )
 
 
 def matrix_shapes(config: ModelConfig) -> list[Shape]:
@@ -308,10 +362,16 @@ def matrix_shapes(config: ModelConfig) -> list[Shape]:
     config
         Settings of the model.
     """
-    width, attention = config.width, config.attention
-    in_ffn = config.ffn.matrix_shapes(width)
-    layers = range(config.num_layers)
-    return [shape for i in layers for shape in (*attention.matrix_shapes(width, i), *in_ffn)]
+    in_ffn = config.ffn.matrix_shapes(config.width)
+    return [
+        shape
+        for group in layer_groups(config)
+        for layer in range(group.first, group.end)
+        for shape in (
+            *group.attention.matrix_shapes(config.width, layer == group.first),
+            *in_ffn,
+        )
+    ]
 
 
 def num_parameters(config: ModelConfig) -> int:
@@ -344,11 +404,15 @@ def num_stored_parameters(config: ModelConfig) -> int:
         Settings of the model.
     """
     in_blocks = sum(rows * columns for rows, columns in matrix_shapes(config))
-    others = config.attention.num_other(config.width) + config.ffn.num_other(config.width)
+    others = config.num_layers * config.ffn.num_other(config.width) + sum(
+        group.attention.num_other(config.width, layer == group.first)
+        for group in layer_groups(config)
+        for layer in range(group.first, group.end)
+    )
     gains = (2 * config.num_layers + 1) * config.width
     tables = 1 if config.tie_embeddings else 2
     table = tables * config.vocab_size * config.width
-    return in_blocks + config.num_layers * others + gains + table
+    return in_blocks + others + gains + table
 
 
 def num_active_parameters(config: ModelConfig) -> int:

@@ -81,15 +81,20 @@ def scale_model(base: ModelConfig, num_params: float) -> ModelConfig:
     Raises
     ------
     ValueError
-        If no model of this shape is that small: its heads and layers come in steps.
+        If no model of this shape is that small: its heads and layers come in steps. If its layers
+        are not all alike.
     """
     scale = float(np.cbrt(num_params / num_parameters(base)))
     attention = base.attention
-    heads_step = attention.num_kv_heads or 1
+    if base.attention_of or not attention.is_uniform:
+        raise ValueError(
+            "num_params: expected a model whose groups of layers are all alike, without "
+            "attention_of, group_sizes and keep_ends"
+        )
     found = [
         candidate
         for layers in _around(base.num_layers * scale, attention.share_factor)
-        for heads in _around(attention.num_heads * scale, heads_step)
+        for heads in _around(attention.num_heads * scale, attention.heads_step)
         if (candidate := _with_hidden(base, layers, heads, num_params)) is not None
     ]
     if not found:

@@ -3,11 +3,13 @@
 A weight costs a multiplication and an addition for each token, and twice that again in the
 backward pass; attention costs as much for each token that is looked at. Per token
 
-    3 * (2 N + 4 H E T' L + 2 R + 2 d V)
+    3 * (2 N + 2 P T' + 2 R + 2 d V)
 
-with N the weights of the matrices that a token goes through, H heads of E features, T' tokens
-looked at on average ((T + 1) / 2 of T under a causal mask), L layers, R the weights of all
-routers, and d V those of the head, tied or not; embeddings are looked up. With recomputed
+with N the weights of the matrices that a token goes through, P the products that it takes with
+every token it looks at (2 H E for each layer with H heads of E features), T' tokens looked at on
+average ((T + 1) / 2 of T under a causal mask), R the weights of all routers, and d V those of the
+head, tied or not; embeddings are looked up. Latent attention expands each latent once, which is
+in N; decoding takes other ways, see `weightwise.lm.latent.attend`. With recomputed
 activations the forward part counts once more. Norms, softmax and activations are left out, as
 everybody does: they are below a percent. Published laws have constants of their own
 (`weightwise.laws.moe`), which this count does not reproduce.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weightwise.lm.config import MoEConfig, num_parameters
+from weightwise.lm.config import MoEConfig, layer_groups, num_parameters
 
 if TYPE_CHECKING:
     from weightwise.lm.config import ModelConfig
@@ -49,9 +51,12 @@ def forward_flop(config: ModelConfig, seq_length: int) -> float:
         raise ValueError(
             f"seq_length: expected 1 to max_length {config.max_length}, got {seq_length}"
         )
-    attention, ffn, layers = config.attention, config.ffn, config.num_layers
-    inner = attention.num_heads * attention.width_per_head(config.width)
+    ffn, width = config.ffn, config.width
+    products = sum(
+        group.num_layers * group.attention.features_per_pair(width)
+        for group in layer_groups(config)
+    )
     looked_at = (seq_length + 1) / 2
-    routers = ffn.num_other(config.width) * layers if isinstance(ffn, MoEConfig) else 0
-    head = config.width * config.vocab_size
-    return 2.0 * (num_parameters(config) + routers + head) + 4.0 * inner * looked_at * layers
+    routers = ffn.num_other(width) * config.num_layers if isinstance(ffn, MoEConfig) else 0
+    head = width * config.vocab_size
+    return 2.0 * (num_parameters(config) + routers + head + products * looked_at)

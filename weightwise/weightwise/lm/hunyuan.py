@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from weightwise.lm.config import GQAConfig, ModelConfig, MoEConfig
+from weightwise.lm.attention_config import GQAConfig
+from weightwise.lm.config import ModelConfig, MoEConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -167,6 +168,11 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
         If the family has no such model.
     """
     attention, ffn = config.attention, config.ffn
+    if not isinstance(attention, GQAConfig) or config.attention_of or not attention.is_uniform:
+        raise ValueError(
+            "attention: expected kind 'gqa' in all layers, in groups of share_factor, for a "
+            "checkpoint of this family"
+        )
     if ffn.kind != "moe":
         raise ValueError("ffn.kind: expected 'moe' for a checkpoint of this family, got 'swiglu'")
     if not attention.qk_norm or attention.qk_norm_eps != config.norm_eps:

@@ -15,7 +15,7 @@ embedding; under autocast only the matrix products run in bfloat16.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,20 +23,21 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from weightwise.lm.attention import GroupedQueryAttention, Pass
+from weightwise.lm.attention_config import GQAConfig
 from weightwise.lm.cache import Cache, Span
-from weightwise.lm.config import GQAConfig, MoEConfig, SwiGLUConfig
+from weightwise.lm.config import MoEConfig, SwiGLUConfig, layer_groups
 from weightwise.lm.ffn import SwiGLU
 from weightwise.lm.moe import MixtureOfExperts
 from weightwise.lm.products import linear, project
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from weightwise.lm.config import ModelConfig
+    from weightwise.lm.config import LayerGroup, ModelConfig
 
-# The module that each kind of setting builds: attention from (config, width, layer),
+# The module that each kind of setting builds: attention from (config, width, layer, group),
 # feed-forward from (config, width).
-ATTENTION_MODULES = {GQAConfig: GroupedQueryAttention}
+ATTENTION_MODULES: dict[type, Callable[..., nn.Module]] = {GQAConfig: GroupedQueryAttention}
 FFN_MODULES = {MoEConfig: MixtureOfExperts, SwiGLUConfig: SwiGLU}
 
 
@@ -49,6 +50,8 @@ class Block(nn.Module):
         Settings of the model.
     layer
         Index of this layer.
+    group
+        Layers that share with it what is kept of the tokens.
 
     Attributes
     ----------
@@ -56,13 +59,13 @@ class Block(nn.Module):
         Keep only the input for the backward pass, see `LanguageModel.recompute_activations`.
     """
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig, layer: int, group: LayerGroup) -> None:
         super().__init__()
         self.is_recomputed = False
         self.dropout = config.residual_dropout
         self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.attention = ATTENTION_MODULES[type(config.attention)](
-            config.attention, config.width, layer
+        self.attention = ATTENTION_MODULES[type(group.attention)](
+            group.attention, config.width, layer, group
         )
         self.ffn_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.ffn = FFN_MODULES[type(config.ffn)](config.ffn, config.width)
@@ -123,7 +126,11 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.width)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.blocks = nn.ModuleList(
+            Block(config, layer, group)
+            for group in layer_groups(config)
+            for layer in range(group.first, group.end)
+        )
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         # Tied, there is one tensor under one name: nothing to keep equal, nothing saved twice.
         self.head = (
@@ -253,7 +260,7 @@ class LanguageModel(nn.Module):
                 torch.get_autocast_dtype(device.type) if is_autocast else self.embed.weight.dtype
             )
         layers = [
-            cast("Block", block).attention.new_cache(batch, capacity, dtype=dtype, device=device)
+            cast("Any", block).attention.new_cache(batch, capacity, dtype=dtype, device=device)
             for block in self.blocks
         ]
         return Cache(layers, batch=batch, capacity=capacity)

@@ -16,11 +16,15 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weightwise.lm.rope import ntk_alpha
 from weightwise.optim import ScheduleConfig
 from weightwise.train import DataConfig, Recipe, read_recipe
 from weightwise.train.checkpoint import find_checkpoint
+
+if TYPE_CHECKING:
+    from weightwise.lm import GQAConfig, LatentConfig
 
 MOST_WARMUP_STEPS = 100
 
@@ -75,13 +79,18 @@ def long_context(
     batch = max(1, before.train.batch_size * old // seq_length)
     fitting = max(1, (before.train.micro_batch_size or 1) * old // seq_length)
     steps = ceil(tokens / (batch * seq_length))
-    attention = replace(before.model.attention, rope_alpha=_alpha(before, rope_base, seq_length))
+    ratio = seq_length / old
+    model = before.model.with_attention(
+        lambda attention: replace(
+            attention, rope_alpha=_alpha(attention, before.model.width, rope_base, ratio)
+        )
+    )
     length = max(seq_length, before.model.max_length)
     return replace(
         before,
         name=f"{before.name}-{seq_length}",
         start=str(folder),
-        model=replace(before.model, max_length=length, attention=attention),
+        model=replace(model, max_length=length),
         data=replace(before.data, long_share=long_share),
         schedule=ScheduleConfig(
             kind="constant",
@@ -99,11 +108,12 @@ def long_context(
     )
 
 
-def _alpha(before: Recipe, rope_base: float | None, seq_length: int) -> float:
-    attention, width = before.model.attention, before.model.width
+def _alpha(
+    attention: GQAConfig | LatentConfig, width: int, rope_base: float | None, ratio: float
+) -> float:
     if rope_base is None:
-        return attention.rope_alpha * seq_length / before.train.seq_length
-    base, head_width = attention.rope_base(width), attention.width_per_head(width)
+        return attention.rope_alpha * ratio
+    base, rotated = attention.rope_base(width), attention.rope_features(width)
     if rope_base < base:
         raise ValueError(f"rope_base: expected at least {base:.4g} as before, got {rope_base:g}")
-    return ntk_alpha(rope_base, head_width, attention.rope_theta)
+    return ntk_alpha(rope_base, rotated, attention.rope_theta)

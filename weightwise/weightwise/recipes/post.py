@@ -75,12 +75,12 @@ def sft(
         If checkpoint, chats or settings are not as they should be.
     """
     base, start = _open(checkpoint)
-    attention = replace(base.model.attention, dropout=0.1)
+    model = base.model.with_attention(lambda attention: replace(attention, dropout=0.1))
     recipe = replace(
         base,
         name=f"{base.name}-sft",
         start=str(start),
-        model=replace(base.model, attention=attention, residual_dropout=0.2),
+        model=replace(model, residual_dropout=0.2),
         data=ChatConfig(path=str(chats), valid_path=None if valid is None else str(valid)),
         schedule=ScheduleConfig(peak_lr=2e-5, min_lr_ratio=0.1),
         optimizer=replace(base.optimizer, average_decay=None),
@@ -123,18 +123,14 @@ def dpo(
     if micro is not None:
         micro = micro // 2 if micro % 2 == 0 else 1
     train = replace(base.train, micro_batch_size=micro)
+    model = base.model.with_attention(lambda attention: replace(attention, dropout=0.0))
     if online:  # whole weights write the answers
         train = replace(train, strategy="ddp", expert_parallel=1)
     recipe = replace(
         base,
         name=f"{base.name}-dpo",
         start=str(start),
-        model=replace(
-            base.model,
-            attention=replace(base.model.attention, dropout=0.0),
-            ffn=ffn,
-            residual_dropout=0.0,
-        ),
+        model=replace(model, ffn=ffn, residual_dropout=0.0),
         data=PreferenceConfig(
             path=str(preferences),
             valid_path=None if valid is None else str(valid),

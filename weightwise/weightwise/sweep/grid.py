@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from weightwise.train import Recipe
 
 
+# Settings of attention that belong to one width and one number of heads.
+OF_ONE_SIZE = (
+    "num_kv_heads", "head_width", "value_width", "latent_width", "rope_width", "query_latent_width",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """Runs to be made; each is a recipe whose name is that of its folder.
@@ -170,8 +176,8 @@ def _base(config: SweepConfig, size: SizeConfig, folder: Path, field: str) -> Re
         changes += _shape(
             model.width, model.num_layers, model.ffn.hidden, model.attention.num_heads
         )
-        # Key and value heads and head widths of another size would not fit.
-        changes += ["model.attention.num_kv_heads=none", "model.attention.head_width=none"]
+        # Key and value heads and the widths of another size would not fit.
+        changes += [f"model.attention.{name}=none" for name in OF_ONE_SIZE]
     changes += [*_shape(size.width, size.layers, size.ffn, size.heads), *size.set]
     found = to_dict(_find(config.recipe, folder, "recipe"))
     return from_dict(override(found, [*config.set, *changes]), origin=field if changes else "set")

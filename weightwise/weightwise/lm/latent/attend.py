@@ -1,0 +1,146 @@
+"""Softmax attention over latents, in the two orders that its products can be taken in.
+
+Expanded, every latent becomes keys and values of all heads first, as in the definition:
+
+    score = (q . (U_K c) + q_R . k_R) * scale        out = sum of a (U_V c)
+
+Absorbed, the up-projections move to the side of the queries (DeepSeek-V2, arXiv 2405.04434,
+section 2.1.2), and all heads ask one shared key of width C + R:
+
+    score = ((U_K^T q) . c + q_R . k_R) * scale      out = U_V (sum of a c)
+
+Both are the same in real arithmetic. Many queries share the cost of expanding; a few do not.
+"""
+
+# Shapes: B batch, H heads, T queries, S tokens, K key features without rotation, V value features,
+# R rotary features, C latent width
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from weightwise.lm.latent.cache import LatentView
+
+
+def attend_latent(
+    query_BHTK: Tensor,
+    query_rope_BHTR: Tensor,
+    view: LatentView,
+    up_key_HKC: Tensor,
+    up_value_HVC: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    *,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Let queries attend to latents.
+
+    Parameters
+    ----------
+    query_BHTK, query_rope_BHTR
+        The two parts of the queries; the second is rotated.
+    view
+        Latents and rotary keys of S tokens.
+    up_key_HKC, up_value_HVC
+        Up-projections of the layer.
+    mask
+        Which keys a query sees, shape (T, S) or (B, 1, T, S). Without one, T = S queries see
+        the keys up to their own, and a single query sees all.
+    scale
+        Factor of the scores.
+    dropout
+        Share of the weights that is set to 0; the others grow to make up for it.
+
+    Returns
+    -------
+    Tensor
+        Weighted values, shape (B, H, T, V).
+    """
+    num_queries, (_, key_width, latent_width) = query_BHTK.shape[2], up_key_HKC.shape
+    widths = key_width, up_value_HVC.shape[1], latent_width, query_rope_BHTR.shape[-1]
+    needs_weights = dropout > 0 or torch.is_grad_enabled()
+    way = expanded
+    if not needs_weights and is_absorbed(num_queries, view.num_tokens, widths):
+        way = absorbed
+    latent_BSC, rope_BSR = view.latent_and_rope()
+    return way(
+        query_BHTK, query_rope_BHTR, latent_BSC, rope_BSR, up_key_HKC, up_value_HVC, mask, scale,
+        dropout,
+    )  # fmt: skip
+
+
+def is_absorbed(num_queries: int, num_tokens: int, widths: tuple[int, int, int, int]) -> bool:
+    """Whether the absorbed order takes fewer products (sheet CLLA, 3.5).
+
+    Parameters
+    ----------
+    num_queries, num_tokens
+        T and S.
+    widths
+        K, V, C and R.
+    """
+    key, value, latent, rope = widths
+    ups = latent * (key + value)
+    absorbing = num_queries * (ups + num_tokens * (2 * latent + rope))
+    expanding = num_tokens * (ups + num_queries * (key + rope + value))
+    return absorbing < expanding
+
+
+def expanded(
+    query_BHTK: Tensor,
+    query_rope_BHTR: Tensor,
+    latent_BSC: Tensor,
+    rope_BSR: Tensor,
+    up_key_HKC: Tensor,
+    up_value_HVC: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Keys and values of all heads first; parameters as for `attend_latent`."""
+    key_BHSK = latent_BSC.unsqueeze(1) @ up_key_HKC.transpose(1, 2)
+    value_BHSV = latent_BSC.unsqueeze(1) @ up_value_HVC.transpose(1, 2)
+    rope_BHSR = rope_BSR.unsqueeze(1).expand(-1, key_BHSK.shape[1], -1, -1)
+    mixed_BHTV: Tensor = F.scaled_dot_product_attention(
+        torch.cat((query_BHTK, query_rope_BHTR), dim=-1),
+        torch.cat((key_BHSK, rope_BHSR), dim=-1),
+        value_BHSV,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None and query_BHTK.shape[2] == latent_BSC.shape[1],
+        scale=scale,
+    )
+    return mixed_BHTV
+
+
+def absorbed(
+    query_BHTK: Tensor,
+    query_rope_BHTR: Tensor,
+    latent_BSC: Tensor,
+    rope_BSR: Tensor,
+    up_key_HKC: Tensor,
+    up_value_HVC: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Queries and results go through the up-projections; parameters as for `attend_latent`."""
+    # All heads have the same keys, so they may stand beside the queries.
+    asked_BHTC = query_BHTK @ up_key_HKC
+    mixed_BHTC = F.scaled_dot_product_attention(
+        torch.cat((asked_BHTC, query_rope_BHTR), dim=-1),
+        torch.cat((latent_BSC, rope_BSR), dim=-1).unsqueeze(1),
+        latent_BSC.unsqueeze(1),
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None and query_BHTK.shape[2] == latent_BSC.shape[1],
+        scale=scale,
+        enable_gqa=True,
+    )
+    return mixed_BHTC @ up_value_HVC.transpose(1, 2)
