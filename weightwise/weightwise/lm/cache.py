@@ -223,6 +223,10 @@ class Cache:
         """Whether a row has memory for so many tokens in all; taken now where rows share it."""
         return num_tokens <= self.capacity
 
+    def free_tokens(self, num_rows: int) -> int:  # noqa: ARG002, each row has its own
+        """Tokens for which a row has memory, if only the first rows are to keep theirs."""
+        return self.capacity
+
     def advance(self, span: Span) -> None:
         """Count the tokens of a pass after all layers have written them."""
         self.length_B += torch.tensor(span.count)

@@ -9,6 +9,12 @@ once.
 Texts that are being written stand in the first rows of the cache, the prompts that are being read
 behind them, free rows last, so that each pass works on neighbouring rows, whose keys need no
 copying; rows change places when a text moves from one part to another.
+
+What texts have in common at their beginning is read once. A free row keeps its text until the row
+or its memory is wanted, so the next message of a conversation finds the earlier ones. Otherwise the
+beginning is copied from a text that is there; and if that one is still being read, as when
+several texts are asked for one prompt, the others wait for it. At least the last token of a prompt
+is read, because the next one is chosen from what the model says there.
 """
 
 # Shapes: B rows of a pass, T new tokens, V vocabulary
@@ -20,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from weightwise.lm.paged import PAGE_TOKENS, PagedCache
 from weightwise.lm.sampling import (
     Sampler,
     SamplingConfig,
@@ -27,6 +34,7 @@ from weightwise.lm.sampling import (
     choose_tokens,
     score_token,
 )
+from weightwise.lm.seats import Seats
 from weightwise.lm.stream import TextStream
 
 if TYPE_CHECKING:
@@ -34,10 +42,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from weightwise.lm.cache import Cache
     from weightwise.lm.model import LanguageModel
     from weightwise.lm.tokenizer import Tokenizer
 
 PREFILL_TOKENS = 512
+SHARED_TOKENS = 16
 MOST_LOGPROBS = 20
 SEEDS = range(-(2**63), 2**63)
 Finish = Literal["stop", "length"]
@@ -111,6 +121,8 @@ class Continuation:
     finish
         Why the text has ended: ``stop`` for a stop token or text, ``length`` for the most
         tokens; ``None`` while it goes on.
+    num_shared
+        Tokens of the prompt that were taken from another text.
     """
 
     def __init__(self, request: Request, tokenizer: Tokenizer | None) -> None:
@@ -119,6 +131,8 @@ class Continuation:
         self.scores: list[TokenScore] = []
         self.finish: Finish | None = None
         self.num_read = 0  # tokens of the prompt that are in the cache
+        self.num_shared = 0
+        self.source: tuple[Continuation, int] | None = None  # reads so many tokens for this one
         generator = torch.Generator().manual_seed(request.seed)
         self.sampler = Sampler(request.sampling, generator, request.prompt)
         self._stream = None if tokenizer is None else TextStream(tokenizer, request.stop_texts)
@@ -132,6 +146,16 @@ class Continuation:
     def num_left(self) -> int:
         """Tokens of the prompt that are not in the cache yet."""
         return len(self.request.prompt) - self.num_read
+
+    @property
+    def num_held(self) -> int:
+        """Tokens that are in the cache: of those that were added, all but the newest."""
+        return self.num_read + max(len(self.tokens) - 1, 0)
+
+    @property
+    def held(self) -> list[int]:
+        """Tokens that are in the cache."""
+        return [*self.request.prompt, *self.tokens][: self.num_held]
 
     def extend(self, token: int, logits_V: Tensor) -> None:
         """Take the token that was chosen from these scores."""
@@ -167,6 +191,11 @@ class Decoder:
         default. Memory is taken for all slots at this length.
     prefill_tokens
         Most tokens of prompts per step, at least 1.
+    cache_tokens
+        Tokens that all texts hold together, at least ``max_length``. Memory is taken for so many,
+        in pages, and a text is added when there are free ones for all of it.
+    shared_tokens
+        Fewest common tokens at the beginning of two texts that are read once; ``None`` reads all.
 
     Raises
     ------
@@ -182,6 +211,8 @@ class Decoder:
         num_slots: int,
         max_length: int | None = None,
         prefill_tokens: int = PREFILL_TOKENS,
+        cache_tokens: int | None = None,
+        shared_tokens: int | None = SHARED_TOKENS,
     ) -> None:
         if prefill_tokens < 1:
             raise ValueError(f"prefill_tokens: expected at least 1, got {prefill_tokens}")
@@ -190,20 +221,21 @@ class Decoder:
             raise ValueError(f"max_length: expected 2 to {longest}, got {max_length}")
         self.model = model
         self.tokenizer = tokenizer
-        self.cache = model.new_cache(num_slots, max_length)
+        if shared_tokens is not None and shared_tokens < 1:
+            raise ValueError(f"shared_tokens: expected at least 1 or None, got {shared_tokens}")
+        self.cache = _new_cache(model, num_slots, max_length or longest, cache_tokens)
         self.prefill_tokens = prefill_tokens
-        self._rows: list[Continuation] = []
-        self._num_writing = 0
+        self._seats = Seats(self.cache, shared_tokens)
 
     @property
     def num_free(self) -> int:
         """Free slots."""
-        return self.cache.batch - len(self._rows)
+        return self.cache.batch - len(self._seats.rows)
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not self._rows
+        return not self._seats.rows
 
     def check(self, request: Request) -> None:
         """Refuse a request that the model or the cache cannot take.
@@ -234,31 +266,34 @@ class Decoder:
         if request.stop_texts and self.tokenizer is None:
             raise ValueError("stop_texts: expected none without a tokenizer")
 
+    def has_room(self, request: Request) -> bool:
+        """Whether there is a free slot and memory for a request."""
+        return self._seats.has_room(len(request.prompt) + request.max_new_tokens)
+
     def add(self, request: Request) -> Continuation:
         """Give a free slot to a request.
 
         Raises
         ------
         ValueError
-            If it does not fit, see `check`, or no slot is free.
+            If it does not fit, see `check`, or there is no room now, see `has_room`.
         """
         self.check(request)
         if not self.num_free:
             raise ValueError(f"num_slots: expected a free one of {self.cache.batch}, got none")
+        if not self.has_room(request):
+            free = self.cache.free_tokens(len(self._seats.rows))
+            raise ValueError(
+                f"cache_tokens: expected {len(request.prompt) + request.max_new_tokens} free, "
+                f"got {free}"
+            )
         one = Continuation(request, self.tokenizer)
-        self.cache.clear(len(self._rows))
-        self._rows.append(one)
+        self._seats.add(one)
         return one
 
     def remove(self, one: Continuation) -> None:
         """Free the slot of a text that nobody waits for."""
-        row = self._rows.index(one)
-        if row < self._num_writing:
-            self._num_writing -= 1
-            self._swap(row, self._num_writing)
-            row = self._num_writing
-        self._swap(row, len(self._rows) - 1)
-        self._rows.pop()
+        self._seats.remove(one)
 
     @torch.inference_mode()
     def step(self) -> list[Continuation]:
@@ -269,8 +304,8 @@ class Decoder:
         list
             Continuations that got a token; those with a `finish` have left their slots.
         """
-        grown = self._write() if self._num_writing else []
-        if len(self._rows) > len(grown):
+        grown = self._write() if self._seats.num_writing else []
+        if len(self._seats.rows) > len(grown):
             grown = grown + self._read()
         for one in grown:
             if one.finish is not None:
@@ -279,7 +314,7 @@ class Decoder:
 
     def _write(self) -> list[Continuation]:
         """One pass over the newest tokens."""
-        rows = self._rows[: self._num_writing]
+        rows = self._seats.rows[: self._seats.num_writing]
         token_BT = torch.tensor([one.tokens[-1:] for one in rows], device=self._device)
         logits_BV = self.model(token_BT, self.cache.rows(0, len(rows)))[:, -1]
         _extend(rows, logits_BV)
@@ -288,7 +323,7 @@ class Decoder:
     def _read(self) -> list[Continuation]:
         """One pass over the next tokens of prompts; gives those that got their first token."""
         rows, width = self._next_prompts()
-        first = self._num_writing
+        first = self._seats.num_writing
         pieces = [one.request.prompt[one.num_read : one.num_read + width] for one in rows]
         count = [len(piece) for piece in pieces]
         padded = [[*piece, *[0] * (width - len(piece))] for piece in pieces]
@@ -297,31 +332,31 @@ class Decoder:
         logits_BV = self.model(token_BT, part, count, last_only=True)[:, -1]
         for one, num_new in zip(rows, count, strict=True):
             one.num_read += num_new
+        self._seats.take_over()
         done = [row for row, one in enumerate(rows) if not one.num_left]
         ready = [rows[row] for row in done]
         if ready:
             _extend(ready, logits_BV[done])
         for row in done:
-            self._swap(first + row, self._num_writing)
-            self._num_writing += 1
+            self._seats.swap(first + row, self._seats.num_writing)
+            self._seats.num_writing += 1
         return ready
 
     def _next_prompts(self) -> tuple[list[Continuation], int]:
-        """Prompts of the next pass, and the tokens of the longest piece."""
+        """Prompts of the next pass, in the first rows behind the texts; width of the longest."""
         rows: list[Continuation] = []
         width = 0
-        for one in self._rows[self._num_writing :]:
+        for row in range(self._seats.num_writing, len(self._seats.rows)):
+            one = self._seats.rows[row]
+            if one.source is not None:
+                continue
             wider = max(width, min(one.num_left, self.prefill_tokens))
             if rows and wider * (len(rows) + 1) > self.prefill_tokens:
                 break
+            self._seats.swap(row, self._seats.num_writing + len(rows))
             rows.append(one)
             width = wider
         return rows, width
-
-    def _swap(self, first: int, second: int) -> None:
-        rows = self._rows
-        rows[first], rows[second] = rows[second], rows[first]
-        self.cache.swap(first, second)
 
     @property
     def _device(self) -> torch.device:
@@ -332,3 +367,19 @@ def _extend(rows: Sequence[Continuation], logits_BV: Tensor) -> None:
     tokens = choose_tokens(logits_BV, [one.sampler for one in rows])
     for one, token, logits_V in zip(rows, tokens, logits_BV, strict=True):
         one.extend(token, logits_V)
+
+
+def _new_cache(
+    model: LanguageModel, num_slots: int, max_length: int, cache_tokens: int | None
+) -> Cache:
+    """A stretch of memory for each slot, or pages for all of them together."""
+    if cache_tokens is None:
+        return model.new_cache(num_slots, max_length)
+    if cache_tokens < max_length:
+        raise ValueError(
+            f"cache_tokens: expected at least max_length {max_length}, got {cache_tokens}"
+        )
+    page_tokens = min(PAGE_TOKENS, max_length)
+    num_pages = -(-cache_tokens // page_tokens) + 1  # one of them is nobody's
+    pool = model.new_cache(num_pages, page_tokens)
+    return PagedCache(pool, batch=num_slots, capacity=max_length)

@@ -119,11 +119,6 @@ class PagedCache(Cache):
         return self._pool.num_bytes + self._table.page_BN.nbytes
 
     @property
-    def num_free_tokens(self) -> int:
-        """Tokens that the free pages hold."""
-        return len(self._free) * self.page_tokens
-
-    @property
     def page_tokens(self) -> int:
         """Tokens P of a page."""
         return self._table.page_tokens
@@ -155,6 +150,11 @@ class PagedCache(Cache):
             pages.append(self._take())
         self._note(row)
         return True
+
+    def free_tokens(self, num_rows: int) -> int:
+        """Tokens for which a row has memory, if only the first rows are to keep theirs."""
+        used = {page for pages in self._pages[:num_rows] for page in pages}
+        return (len(self._users) - 1 - len(used)) * self.page_tokens
 
     def rows(self, first: int, end: int) -> PagedCache:
         """Cache of rows ``first`` to ``end - 1``, in the same memory: what one gets both have."""
@@ -213,7 +213,7 @@ class PagedCache(Cache):
         self._give_back(pages[:whole])
         pages[:whole] = shared
         if broken:
-            self._copy_page(self._pages[source][whole], pages[whole])
+            self._copy_page(self._pages[source][whole], pages[whole], broken)
         self._note(target)
         self.length_B[target] = length
 
@@ -262,7 +262,7 @@ class PagedCache(Cache):
                 pages[place] = self._take()
                 self._users[page] -= 1
                 if broken and place == first:
-                    self._copy_page(page, pages[place])
+                    self._copy_page(page, pages[place], broken)
         self._note(row)
 
     def _take(self) -> int:
@@ -279,9 +279,9 @@ class PagedCache(Cache):
             if not self._users[page]:
                 self._free.append(page)
 
-    def _copy_page(self, source: int, target: int) -> None:
+    def _copy_page(self, source: int, target: int, length: int) -> None:
         for memory in _memories(self._pool):
-            memory[target] = memory[source]
+            memory[target, ..., :length, :] = memory[source, ..., :length, :]
 
     def _note(self, row: int) -> None:
         """Write the pages of a row into the table."""
