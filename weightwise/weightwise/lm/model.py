@@ -27,6 +27,8 @@ from weightwise.lm.attention_config import GQAConfig
 from weightwise.lm.cache import Cache, Span
 from weightwise.lm.config import MoEConfig, SwiGLUConfig, layer_groups
 from weightwise.lm.ffn import SwiGLU
+from weightwise.lm.latent.attention import LatentAttention
+from weightwise.lm.latent.config import LatentConfig
 from weightwise.lm.moe import MixtureOfExperts
 from weightwise.lm.products import linear, project
 
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
 
 # The module that each kind of setting builds: attention from (config, width, layer, group),
 # feed-forward from (config, width).
-ATTENTION_MODULES: dict[type, Callable[..., nn.Module]] = {GQAConfig: GroupedQueryAttention}
+ATTENTION_MODULES: dict[type, Callable[..., nn.Module]] = {
+    GQAConfig: GroupedQueryAttention,
+    LatentConfig: LatentAttention,
+}
 FFN_MODULES = {MoEConfig: MixtureOfExperts, SwiGLUConfig: SwiGLU}
 
 
@@ -209,23 +214,41 @@ class LanguageModel(nn.Module):
         for block in self.blocks:
             cast("Block", block).is_recomputed = is_wanted
 
+    def set_progress(self, share: float) -> None:
+        """Say how much of the training is over, for parts that change on the way.
+
+        Parameters
+        ----------
+        share
+            Steps made over all steps, 0 to below 1; see
+            `weightwise.lm.LatentConfig.quantize_from`.
+        """
+        for block in self.blocks:
+            attention = cast("Block", block).attention
+            if isinstance(attention, LatentAttention):
+                attention.set_progress(share)
+
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
         """Draw new weights: matrices from N(0, init_std^2), experts and routers too; gains 1.
 
-        Projections back into the residual stream are drawn like all others, not scaled down
-        with depth.
+        Projections back into the residual stream are drawn like all others, unless
+        ``scaled_output_init`` asks for narrower ones.
 
         Parameters
         ----------
         generator
             Source of randomness; the same state gives the same weights.
         """
-        for weight in self.parameters():
+        config = self.config
+        narrow = (2 * config.num_layers) ** -0.5 if config.scaled_output_init else 1.0
+        for name, weight in self.named_parameters():
             if weight.ndim == 1:
                 weight.fill_(1.0)
-            else:
-                weight.normal_(0.0, self.config.init_std, generator=generator)
+                continue
+            is_output = ".output." in name or ".down" in name
+            std = config.init_std * (narrow if is_output else 1.0)
+            weight.normal_(0.0, std, generator=generator)
 
     def new_cache(
         self, batch: int, capacity: int | None = None, *, dtype: torch.dtype | None = None

@@ -57,7 +57,7 @@ def load_optimizer(
     """
     # A step with zero gradients and the learning rate 0 of a new optimizer moves nothing; it makes
     # the tensors that the state is then read into.
-    for weight in model.parameters():
+    for weight in _trained(model).values():
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -67,10 +67,14 @@ def load_optimizer(
 
 def _by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """State of each parameter under the parameter's name; a tied one appears once."""
-    named = dict(model.named_parameters())
+    named = _trained(model)
     # The optimizer would answer a weight that it does not know with an empty state.
     assert all(weight in optimizer.state for weight in named.values())
     return {name: optimizer.state[weight] for name, weight in named.items()}
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 @contextmanager

@@ -118,6 +118,7 @@ class Trainer:
     def gradient(self, step: int) -> Gradient:
         """Compute the clipped gradient of a step's batch; steps count from 1."""
         index_B = self._order.windows(step)
+        self.model.set_progress((step - 1) / self._recipe.train.steps)
         rounds = index_B.reshape(-1, self._world.size, self._micro)[:, self._world.rank]
         totals: dict[str, Tensor] = {}
         for number, index_M in enumerate(rounds):

@@ -263,11 +263,12 @@ class LatentConfig(SharingConfig):
         return (*queries, *down, *up, (width, heads * value))
 
     def num_other(self, width: int, is_leader: bool) -> int:
-        """Parameters of one layer outside of its matrices: the gains of the norms."""
+        """Parameters of one layer outside of its matrices: gains of norms, and scales."""
         key, _, latent, rope = self.widths(width)
+        scales = (latent + rope) * (self.outer_scale and is_leader)
         has_gain = self.latent_norm == "layer" or (self.latent_norm == "leader" and is_leader)
         of_queries = (key + rope) * self.query_norm + (self.query_latent_width or 0)
-        return of_queries + latent * has_gain
+        return of_queries + latent * has_gain + scales
 
     def features_per_pair(self, width: int) -> int:
         """Products that one query takes with one key and one value, over all heads."""
