@@ -10,6 +10,7 @@ import torch
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, SwiGLUConfig
 from weightwise.lm.decoder import Decoder, Request
 from weightwise.serve.engine import ClosedError, Engine, Piece, QueueFullError
+from weightwise.serve.replies import Usage
 
 WAIT_S = 60
 
@@ -118,3 +119,35 @@ def test_closed_engine_tells_everybody(model):
         engine.submit([request(1)], Reader())
     with pytest.raises(ValueError, match="max_queue: expected at least 0, got -1"):
         Engine(Decoder(model, num_slots=1), max_queue=-1)
+
+
+def test_choices_share_their_prompt_and_the_answer_says_so(model):
+    """Three texts of 40 tokens: two of them take 39 from the first; a later one takes 39 too."""
+    decoder = Decoder(model, num_slots=3, max_length=60, cache_tokens=200)
+    engine = Engine(decoder, max_queue=0)
+    prompt = [number % 29 for number in range(40)]
+    wanted = Request(prompt=prompt, max_new_tokens=2, num_logprobs=0)
+    try:
+        for number, shared in ((3, [0, 39, 39]), (1, [39])):
+            done, last = threading.Semaphore(0), {}
+
+            def deliver(text: int, piece: Piece, done=done, last=last) -> None:
+                last[text] = piece
+                if piece.finish is not None:
+                    done.release()
+
+            engine.submit([wanted] * number, deliver)
+            assert all(done.acquire(timeout=WAIT_S) for _ in range(number))
+            assert [last[text].num_shared for text in range(number)] == shared
+    finally:
+        engine.close()
+    assert engine.counts["shared_tokens"] == 3 * 39
+    usage = Usage(num_prompt=40, num_choices=2)
+    for text in range(2):
+        usage.count(text, Piece(num_tokens=5, num_shared=39 * text, finish="length"))
+    assert usage.reply() == {
+        "prompt_tokens": 40,
+        "completion_tokens": 10,
+        "total_tokens": 50,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }

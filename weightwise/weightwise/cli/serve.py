@@ -23,6 +23,7 @@ def serve_command(
     max_batch: int = 16,
     max_queue: int = 64,
     max_length: int | None = None,
+    cache_tokens: int | None = None,
     prefill_tokens: int = PREFILL_TOKENS,
     dtype: Dtype = "float32",
 ) -> int:
@@ -36,8 +37,9 @@ def serve_command(
         api_key: Key that clients must send. Default: the variable WEIGHTWISE_API_KEY, or none.
         max_batch: Texts that are written at a time.
         max_queue: Requests that wait for a place; more are told to come back later.
-        max_length: Most tokens of a prompt and its text. Default: the model's. Memory is taken
-            for max_batch texts of this length.
+        max_length: Most tokens of a prompt and its text. Default: the model's.
+        cache_tokens: Tokens that all texts hold together, at least max_length; a request waits
+            until there is memory for all of it. Default: max_batch texts of max_length.
         prefill_tokens: Most tokens of prompts that are read between two tokens of other texts.
         dtype: Type of the weights and of the cache.
     """
@@ -60,6 +62,7 @@ def serve_command(
             num_slots=max_batch,
             max_length=max_length,
             prefill_tokens=prefill_tokens,
+            cache_tokens=cache_tokens,
         )
         app = create_app(
             Engine(decoder, max_queue=max_queue),

@@ -84,7 +84,7 @@ def complete(
         waiting = deque(requests)
         found: dict[Continuation, int] = {}
         while waiting or not decoder.is_idle:
-            while waiting and decoder.num_free:
+            while waiting and decoder.has_room(waiting[0]):
                 found[decoder.add(waiting.popleft())] = len(found)
             for one in decoder.step():
                 if on_token is not None:

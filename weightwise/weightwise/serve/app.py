@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from weightwise.lm.chat import ChatTemplate
 from weightwise.serve.call import Call
 from weightwise.serve.engine import ClosedError, Engine, Piece, QueueFullError
-from weightwise.serve.replies import ChatForm, Form, TextForm, error_reply, event, usage
+from weightwise.serve.replies import ChatForm, Form, TextForm, Usage, error_reply, event
 from weightwise.serve.schemas import ChatBody, CompletionBody, parse_body
 
 if TYPE_CHECKING:
@@ -181,20 +181,20 @@ class _Endpoints:
             call = Call(self._engine, requests, http)
         except ValueError as error:
             raise ApiError(400, str(error)) from error
-        # The choices of a prompt share it.
         num_prompt = sum(len(request.prompt) for request in requests[:: body.num_choices])
+        usage = Usage(num_prompt=num_prompt, num_choices=body.num_choices)
         has_scores = requests[0].num_logprobs is not None
         if not body.stream:
-            return JSONResponse(await _whole(call, len(requests), form, num_prompt, has_scores))
+            return JSONResponse(await _whole(call, len(requests), form, usage, has_scores))
         return StreamingResponse(
-            _events(call, len(requests), form, num_prompt, has_scores, body.wants_usage),
+            _events(call, len(requests), form, usage, has_scores, body.wants_usage),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache"},
         )
 
 
 async def _whole(
-    call: Call, num_texts: int, form: Form, num_prompt: int, has_scores: bool
+    call: Call, num_texts: int, form: Form, usage: Usage, has_scores: bool
 ) -> dict[str, Any]:
     """Wait for all texts."""
     texts = [""] * num_texts
@@ -206,34 +206,33 @@ async def _whole(
         texts[number] += piece.text
         scores[number] += piece.scores
         last[number] = piece
+        usage.count(number, piece)
     choices = [
         form.choice(i, texts[i], scores[i] if has_scores else None, last[i].finish)
         for i in range(num_texts)
     ]
-    return form.whole(choices, usage(num_prompt, sum(piece.num_tokens for piece in last)))
+    return form.whole(choices, usage.reply())
 
 
 async def _events(
-    call: Call, num_texts: int, form: Form, num_prompt: int, has_scores: bool, wants_usage: bool
+    call: Call, num_texts: int, form: Form, usage: Usage, has_scores: bool, wants_usage: bool
 ) -> AsyncIterator[str]:
     """Server-sent events of a stream."""
     if isinstance(form, ChatForm):
         for number in range(num_texts):
             yield event(form.chunk([form.opening(number)]))
-    num_new = 0
     try:
         async for number, piece in call.pieces():
             if piece.error is not None:
                 yield event(error_reply(piece.error, "server_error"))
                 return
-            if piece.finish is not None:
-                num_new += piece.num_tokens
+            usage.count(number, piece)
             scores = piece.scores if has_scores else None
             yield event(form.chunk([form.part(number, piece.text, scores, piece.finish)]))
     except ClientDisconnect:
         return
     if wants_usage:
-        yield event(form.chunk([], usage(num_prompt, num_new)))
+        yield event(form.chunk([], usage.reply()))
     yield "data: [DONE]\n\n"
 
 

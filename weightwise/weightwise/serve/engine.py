@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 COUNTS = (
-    "requests", "prompt_tokens", "new_tokens", "stop", "length", "cancelled", "failed"
+    "requests", "prompt_tokens", "shared_tokens", "new_tokens", "stop", "length", "cancelled",
+    "failed"
 )  # fmt: skip
 
 
@@ -45,6 +46,8 @@ class Piece:
         Log probabilities of new tokens, if asked for.
     num_tokens
         New tokens of the text so far.
+    num_shared
+        Tokens of its prompt that were taken from another text.
     finish
         Why the text has ended; ``None`` while it goes on.
     error
@@ -54,6 +57,7 @@ class Piece:
     text: str = ""
     scores: tuple[TokenScore, ...] = ()
     num_tokens: int = 0
+    num_shared: int = 0
     finish: Finish | None = None
     error: str | None = None
 
@@ -81,6 +85,7 @@ class Job:
             text=one.text[self._num_characters :],
             scores=tuple(one.scores[self._num_scores :]),
             num_tokens=len(one.tokens),
+            num_shared=one.num_shared,
             finish=one.finish,
         )
         self._num_characters, self._num_scores = len(one.text), len(one.scores)
@@ -101,7 +106,8 @@ class Engine:
     Attributes
     ----------
     counts
-        What was done so far, by the names of `COUNTS`; `stop` and `length` are reasons of ends.
+        What was done so far, by the names of `COUNTS`; `stop` and `length` are reasons of ends,
+        ``shared_tokens`` are those of prompts that were not read because another text had them.
 
     Raises
     ------
@@ -222,7 +228,7 @@ class Engine:
             kept = deque(job for job in self._waiting if not job.is_cancelled)
             self.counts["cancelled"] += len(self._waiting) - len(kept)
             self._waiting = kept
-            while self._waiting and self._decoder.num_free:
+            while self._waiting and self._decoder.has_room(self._waiting[0].request):
                 job = self._waiting.popleft()
                 self._running[self._decoder.add(job.request)] = job
             return not self._is_closing
@@ -230,6 +236,8 @@ class Engine:
     def _pass_on(self, one: Continuation) -> None:
         job = self._running[one]
         self.counts["new_tokens"] += 1
+        if len(one.tokens) == 1:
+            self.counts["shared_tokens"] += one.num_shared
         if one.finish is not None:
             self.counts[one.finish] += 1
             with self._changed:

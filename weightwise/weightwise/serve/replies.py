@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from weightwise.lm import Tokenizer
     from weightwise.lm.decoder import Finish
     from weightwise.lm.sampling import TokenScore
+    from weightwise.serve.engine import Piece
 
 # Our messages begin with the field: "temperature: expected ...", "messages[1].role: ...".
 FIELD = re.compile(r"([a-z_]+)[\w.\[\]]*: ")
@@ -33,11 +35,11 @@ class Form(Protocol):
     ) -> dict[str, Any]:
         """A piece of a stream."""
 
-    def whole(self, choices: list[dict[str, Any]], usage: dict[str, int]) -> dict[str, Any]:
+    def whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
         """The answer to a request that is not streamed."""
 
     def chunk(
-        self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None
+        self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """One event of a stream."""
 
@@ -80,12 +82,12 @@ class ChatForm:
             "finish_reason": finish,
         }
 
-    def whole(self, choices: list[dict[str, Any]], usage: dict[str, int]) -> dict[str, Any]:
+    def whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
         """All answers."""
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage}
 
     def chunk(
-        self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None
+        self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """One event of a stream."""
         return {**self._head, "object": "chat.completion.chunk", "choices": choices, "usage": usage}
@@ -140,12 +142,12 @@ class TextForm:
 
     part = choice
 
-    def whole(self, choices: list[dict[str, Any]], usage: dict[str, int]) -> dict[str, Any]:
+    def whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
         """All texts."""
         return {**self._head, "choices": choices, "usage": usage}
 
     def chunk(
-        self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None
+        self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """One event of a stream."""
         return {**self._head, "choices": choices, "usage": usage}
@@ -161,13 +163,41 @@ class TextForm:
         }
 
 
-def usage(num_prompt: int, num_new: int) -> dict[str, int]:
-    """Numbers of tokens."""
-    return {
-        "prompt_tokens": num_prompt,
-        "completion_tokens": num_new,
-        "total_tokens": num_prompt + num_new,
-    }
+@dataclass(kw_only=True)
+class Usage:
+    """Numbers of tokens of all texts of an answer.
+
+    Parameters
+    ----------
+    num_prompt
+        Tokens of the prompts; the choices of a prompt share it.
+    num_choices
+        Texts for each prompt.
+    num_new
+        New tokens of the texts that have ended.
+    num_shared
+        Tokens of their prompts that were not read again, because an earlier text began with them.
+    """
+
+    num_prompt: int
+    num_choices: int
+    num_new: int = 0
+    num_shared: int = 0
+
+    def count(self, number: int, piece: Piece) -> None:
+        """Take note of the last piece of a text."""
+        if piece.finish is not None:
+            self.num_new += piece.num_tokens
+            self.num_shared += 0 if number % self.num_choices else piece.num_shared
+
+    def reply(self) -> dict[str, Any]:
+        """OpenAI's table."""
+        return {
+            "prompt_tokens": self.num_prompt,
+            "completion_tokens": self.num_new,
+            "total_tokens": self.num_prompt + self.num_new,
+            "prompt_tokens_details": {"cached_tokens": self.num_shared},
+        }
 
 
 def error_reply(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
