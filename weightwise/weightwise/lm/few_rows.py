@@ -1,8 +1,9 @@
 """Products of a few float32 rows with stacked matrices: every weight is read once, in order.
 
-Four rows of a matrix pass by four rows of the input, so that a weight that was loaded serves four
-sums and an input too; all sums stay in registers, and nothing is rearranged before. Compiled code
-is kept on disk.
+Up to four rows of the input go by one row of a matrix after the other, as fast as it comes from
+memory; more go by four of its rows at once, so that a weight that was loaded serves four sums and
+an input too (`weightwise.lm.row_tiles`). Nothing is rearranged before. What a row gives does not
+depend on the rows beside it, to the last bit. Compiled code is kept on disk.
 """
 
 # Shapes: R rows, E matrices, K columns that are summed over, N columns of the result
@@ -14,10 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numba as _numba
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic as _intrinsic
 
+from weightwise.lm.row_tiles import floats_at, tile
 from weightwise.numerics.kernels import team
 
 if TYPE_CHECKING:
@@ -26,11 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 numba: Any = _numba
-intrinsic: Any = _intrinsic
-F32 = np.float32
-FLAGS = {"reassoc", "contract", "nsz"}  # sums in any order; infinities and NaN count
-fast: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
-shared: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS, parallel=True)
+fast: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
+shared: Any = numba.njit(nogil=True, cache=True, error_model="numpy", parallel=True)
 
 
 def products(x_RK: Tensor, weight_ENK: Tensor, counts: Sequence[int]) -> Tensor:
@@ -63,84 +59,50 @@ def products(x_RK: Tensor, weight_ENK: Tensor, counts: Sequence[int]) -> Tensor:
     return out_RN
 
 
-@intrinsic
-def floats_at(_context: Any, _address: types.Type) -> Any:
-    """Pointer to the float32 numbers at an address."""
-
-    def codegen(_: Any, b: ir.IRBuilder, __: Any, args: list[ir.Value]) -> ir.Value:
-        return b.inttoptr(args[0], ir.FloatType().as_pointer())
-
-    return types.CPointer(types.float32)(types.int64), codegen
+@fast
+def by_one(x: Any, w: Any, y: Any, n: Any) -> None:
+    """Sums of all rows with row n of the matrix."""
+    rows = x.shape[0]
+    whole = rows // 4 * 4
+    for r in range(0, whole, 4):
+        tile(x, r, w, n, y, 4, 1)
+    if rows - whole == 3:
+        tile(x, whole, w, n, y, 3, 1)
+    elif rows - whole == 2:
+        tile(x, whole, w, n, y, 2, 1)
+    elif rows > whole:
+        tile(x, whole, w, n, y, 1, 1)
 
 
 @fast
-def four_by_four(x: Any, w: Any, y: Any, r: Any, n: Any) -> None:
-    """Sums of rows r to r + 3 with rows n to n + 3 of the matrix."""
-    x0, x1, x2, x3 = x[r], x[r + 1], x[r + 2], x[r + 3]
-    w0, w1, w2, w3 = w[n], w[n + 1], w[n + 2], w[n + 3]
-    a00 = a01 = a02 = a03 = F32(0)
-    a10 = a11 = a12 = a13 = F32(0)
-    a20 = a21 = a22 = a23 = F32(0)
-    a30 = a31 = a32 = a33 = F32(0)
-    for k in range(x.shape[1]):
-        a00 += x0[k] * w0[k]
-        a01 += x0[k] * w1[k]
-        a02 += x0[k] * w2[k]
-        a03 += x0[k] * w3[k]
-        a10 += x1[k] * w0[k]
-        a11 += x1[k] * w1[k]
-        a12 += x1[k] * w2[k]
-        a13 += x1[k] * w3[k]
-        a20 += x2[k] * w0[k]
-        a21 += x2[k] * w1[k]
-        a22 += x2[k] * w2[k]
-        a23 += x2[k] * w3[k]
-        a30 += x3[k] * w0[k]
-        a31 += x3[k] * w1[k]
-        a32 += x3[k] * w2[k]
-        a33 += x3[k] * w3[k]
-    y[r, n], y[r, n + 1], y[r, n + 2], y[r, n + 3] = a00, a01, a02, a03
-    y[r + 1, n], y[r + 1, n + 1], y[r + 1, n + 2], y[r + 1, n + 3] = a10, a11, a12, a13
-    y[r + 2, n], y[r + 2, n + 1], y[r + 2, n + 2], y[r + 2, n + 3] = a20, a21, a22, a23
-    y[r + 3, n], y[r + 3, n + 1], y[r + 3, n + 2], y[r + 3, n + 3] = a30, a31, a32, a33
-
-
-@fast
-def one_by_four(x: Any, w: Any, y: Any, r: Any, n: Any) -> None:
-    """Sums of row r with rows n to n + 3 of the matrix."""
-    x0 = x[r]
-    w0, w1, w2, w3 = w[n], w[n + 1], w[n + 2], w[n + 3]
-    a0 = a1 = a2 = a3 = F32(0)
-    for k in range(x.shape[1]):
-        a0 += x0[k] * w0[k]
-        a1 += x0[k] * w1[k]
-        a2 += x0[k] * w2[k]
-        a3 += x0[k] * w3[k]
-    y[r, n], y[r, n + 1], y[r, n + 2], y[r, n + 3] = a0, a1, a2, a3
-
-
-@fast
-def one_by_one(x: Any, w: Any, y: Any, r: Any, n: Any) -> None:
-    """Sum of row r with row n of the matrix."""
-    total = F32(0)
-    for k in range(x.shape[1]):
-        total += x[r, k] * w[n, k]
-    y[r, n] = total
+def by_four(x: Any, w: Any, y: Any, n: Any) -> None:
+    """Sums of all rows with rows n to n + 3 of the matrix."""
+    rows = x.shape[0]
+    whole = rows // 4 * 4
+    for r in range(0, whole, 4):
+        tile(x, r, w, n, y, 4, 4)
+    if rows - whole == 3:
+        tile(x, whole, w, n, y, 3, 4)
+    elif rows - whole == 2:
+        tile(x, whole, w, n, y, 2, 4)
+    elif rows > whole:
+        tile(x, whole, w, n, y, 1, 4)
 
 
 @fast
 def columns(x: Any, w: Any, y: Any, first: Any, last: Any) -> None:
     """Columns ``first`` to ``last - 1`` of the product of all rows with one matrix."""
-    rows = x.shape[0]
-    whole = first + (last - first) // 4 * 4
-    for n in range(first, whole, 4):
-        for r in range(0, rows - 3, 4):
-            four_by_four(x, w, y, r, n)
-        for r in range(rows // 4 * 4, rows):
-            one_by_four(x, w, y, r, n)
+    if x.shape[0] == 1:  # the loop of every token that is decoded is as short as can be
+        for n in range(first, last):
+            tile(x, 0, w, n, y, 1, 1)
+        return
+    whole = first
+    if x.shape[0] > 4:
+        whole += (last - first) // 4 * 4
+        for n in range(first, whole, 4):
+            by_four(x, w, y, n)
     for n in range(whole, last):
-        for r in range(rows):
-            one_by_one(x, w, y, r, n)
+        by_one(x, w, y, n)
 
 
 @fast

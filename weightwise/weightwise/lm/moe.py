@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from weightwise.lm.config import SwiGLUConfig
 from weightwise.lm.experts import Experts
 from weightwise.lm.ffn import SwiGLU
+from weightwise.lm.products import is_fast
 from weightwise.lm.routing import Routing, route
 
 if TYPE_CHECKING:
     from weightwise.lm.config import MoEConfig
+
+FEW_TOKENS = 64  # up to here the whole layer is one call
 
 
 class Router(nn.Module):
@@ -76,12 +79,55 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Transform every token; shape (B, T, D) is kept. All tokens are routed together."""
         x_TD = x_BTD.flatten(0, -2)
+        if self._is_for_few(x_TD):
+            return self._of_few(x_TD).view(x_BTD.shape)
         routing = route(self.router(x_TD), self.config, has_capacity=self.training)
         self.routing = routing
         out_TD: Tensor = self.experts(x_TD, routing.experts, routing.weights)
         if self.shared is not None:
             out_TD = self.shared(x_TD) + out_TD
         return out_TD.view(x_BTD.shape)
+
+    def _is_for_few(self, x_TD: Tensor) -> bool:
+        """Whether there is a faster way than one part after the other."""
+        if torch.is_grad_enabled() or len(x_TD) > FEW_TOKENS or self.experts.group is not None:
+            return False
+        if self.training and self.config.overflow != "keep":
+            return False
+        modules: list[nn.Module] = [self.router, self.experts]
+        if self.shared is not None:
+            modules += (self.shared, self.shared.gate, self.shared.up, self.shared.down)
+        is_plain = all(
+            type(module) in (Router, Experts, SwiGLU, nn.Linear)
+            and not (module._forward_hooks or module._forward_pre_hooks)
+            for module in modules
+        )
+        return (
+            is_plain
+            and x_TD.is_contiguous()
+            and is_fast(x_TD, self.experts.down)
+            and not torch.is_autocast_enabled(x_TD.device.type)
+            and all(
+                weight.dtype == torch.float32
+                and weight.is_contiguous()
+                and type(weight) is nn.Parameter
+                for weight in self._weights()
+            )
+        )
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        """Matrices of all experts, the shared ones last."""
+        own = (self.router.weight, self.experts.gate_up, self.experts.down)
+        if self.shared is None:
+            return own
+        return (*own, self.shared.gate.weight, self.shared.up.weight, self.shared.down.weight)
+
+    def _of_few(self, x_TD: Tensor) -> Tensor:
+        from weightwise.lm.few_tokens import mixture  # the compiler takes a second to import
+
+        config = self.config
+        out_TD, self.routing = mixture(x_TD, config.top_k, config.is_renormalized, *self._weights())
+        return out_TD
 
     def auxiliary_loss(self) -> Tensor:
         """Weighted balance and z-loss of the last pass.

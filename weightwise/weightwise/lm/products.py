@@ -2,8 +2,8 @@
 
 torch hands float32 products to the BLAS that it was built with, which does not use all of every
 processor; its other library, oneDNN, which it takes for bfloat16, does (on an AMD EPYC with
-AVX-512 it is twice as fast). For a few rows any of them waits for itself: a plain loop that
-goes once over the weights is as fast as they come from memory, see `weightwise.lm.few_rows`.
+AVX-512 it is twice as fast). For a few rows any of them waits for itself: a loop that goes once
+over the weights is as fast as they come from memory, see `weightwise.lm.few_rows`.
 """
 
 # Shapes: R rows, K columns that are summed over, N columns of the result
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 
-FEW_ROWS = 8  # up to here a plain loop is the fastest
+FEW_ROWS = 64  # of one matrix; up to here our own loop is the fastest
 LEAST_ELEMENTS = 1 << 17  # of weights, below which no other way than torch's pays
 
 
