@@ -89,8 +89,8 @@ def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
 
 
 def project(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a layer without a bias, in a faster way if it is a plain `torch.nn.Linear`."""
-    if type(layer) is nn.Linear and not layer._forward_hooks:
+    """Apply a layer, in a faster way if it is a plain `torch.nn.Linear` without a bias."""
+    if type(layer) is nn.Linear and layer.bias is None and not layer._forward_hooks:
         return linear(x, layer.weight)
     out: Tensor = layer(x)
     return out
