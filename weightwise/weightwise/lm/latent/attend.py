@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from weightwise.lm.latent import prefill
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -62,15 +64,16 @@ def attend_latent(
     Tensor
         Weighted values, shape (B, H, T, V).
     """
-    num_queries, (_, key_width, latent_width) = query_BHTK.shape[2], up_key_HKC.shape
+    key_width, latent_width = up_key_HKC.shape[1:]
     widths = key_width, up_value_HVC.shape[1], latent_width, query_rope_BHTR.shape[-1]
-    needs_weights = dropout > 0 or torch.is_grad_enabled()
-    way = expanded
-    if not needs_weights and is_absorbed(num_queries, view.num_tokens, widths):
-        way = absorbed
-    latent_BSC, rope_BSR = view.latent_and_rope()
-    return way(
-        query_BHTK, query_rope_BHTR, latent_BSC, rope_BSR, up_key_HKC, up_value_HVC, mask, scale,
+    num_queries, num_tokens = query_BHTK.shape[2], view.num_tokens
+    is_plain = not (dropout > 0 or torch.is_grad_enabled())
+    if is_plain and is_absorbed(num_queries, num_tokens, widths):
+        if mask is None and num_queries > 1:
+            mask = query_BHTK.new_ones(num_queries, num_tokens, dtype=torch.bool).tril()
+        return absorbed(query_BHTK, query_rope_BHTR, view, up_key_HKC, up_value_HVC, mask, scale)
+    return expanded(
+        query_BHTK, query_rope_BHTR, *view.latent_and_rope(), up_key_HKC, up_value_HVC, mask, scale,
         dropout,
     )  # fmt: skip
 
@@ -104,6 +107,12 @@ def expanded(
     dropout: float = 0.0,
 ) -> Tensor:
     """Keys and values of all heads first; parameters as for `attend_latent`."""
+    is_plain = not (dropout > 0 or torch.is_grad_enabled())
+    is_causal = mask is None and query_BHTK.shape[2] == latent_BSC.shape[1]
+    if is_plain and (is_causal or mask is not None) and prefill.is_possible(query_BHTK, latent_BSC):
+        return prefill.attend(
+            query_BHTK, query_rope_BHTR, latent_BSC, rope_BSR, up_key_HKC, up_value_HVC, mask, scale
+        )
     key_BHSK = latent_BSC.unsqueeze(1) @ up_key_HKC.transpose(1, 2)
     value_BHSV = latent_BSC.unsqueeze(1) @ up_value_HVC.transpose(1, 2)
     rope_BHSR = rope_BSR.unsqueeze(1).expand(-1, key_BHSK.shape[1], -1, -1)
@@ -113,7 +122,7 @@ def expanded(
         value_BHSV,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=mask is None and query_BHTK.shape[2] == latent_BSC.shape[1],
+        is_causal=is_causal,
         scale=scale,
     )
     return mixed_BHTV
@@ -122,24 +131,31 @@ def expanded(
 def absorbed(
     query_BHTK: Tensor,
     query_rope_BHTR: Tensor,
-    latent_BSC: Tensor,
-    rope_BSR: Tensor,
+    view: LatentView,
     up_key_HKC: Tensor,
     up_value_HVC: Tensor,
     mask: Tensor | None,
     scale: float,
-    dropout: float = 0.0,
 ) -> Tensor:
-    """Queries and results go through the up-projections; parameters as for `attend_latent`."""
+    """Queries and results go through the up-projections; parameters as for `attend_latent`.
+
+    Without a mask, queries see all tokens.
+    """
+    if query_BHTK.device.type == "cpu":
+        from weightwise.lm.latent import decode  # the compiler takes a second to import
+
+        if decode.is_possible(query_BHTK, view):
+            return decode.attend(
+                query_BHTK, query_rope_BHTR, view, up_key_HKC, up_value_HVC, mask, scale
+            )
     # All heads have the same keys, so they may stand beside the queries.
     asked_BHTC = query_BHTK @ up_key_HKC
+    latent_BSC, rope_BSR = view.latent_and_rope()
     mixed_BHTC = F.scaled_dot_product_attention(
         torch.cat((asked_BHTC, query_rope_BHTR), dim=-1),
         torch.cat((latent_BSC, rope_BSR), dim=-1).unsqueeze(1),
         latent_BSC.unsqueeze(1),
         attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=mask is None and query_BHTK.shape[2] == latent_BSC.shape[1],
         scale=scale,
         enable_gqa=True,
     )
