@@ -14,14 +14,8 @@ import numba as _numba
 import numpy as np
 import torch
 
+from weightwise.lm.latent.code_grids import float_of_half, grid_of, steps_of
 from weightwise.numerics.kernels import team
-from weightwise.numerics.kernels.vectors import (
-    float_of,
-    larger,
-    larger_float,
-    magnitude_bits,
-    smaller,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +28,6 @@ numba: Any = _numba
 compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
 shared: Any = numba.njit(nogil=True, cache=True, error_model="numpy", parallel=True)
 F32, I32, U16 = np.float32, np.int32, np.uint16
-LEAST_SCALE, LARGEST_HALF, RESOLUTION = F32(2.0**-14), F32(65504), F32(2.0**-10)
-TO_WHOLE = F32(3 << 22)  # added and taken away again, it leaves a whole number
-INFINITY, HALF_BITS, LOWEST_KEY = I32(0x7F800000), I32(0x3F000000), I32(-0x7FFFFFFF)  # of float32
-NAN = U16(0x7E00)
-REBIAS = 127 - 15  # float32's exponents are stored so much larger than float16's
 
 
 def fits(x: Tensor) -> bool:
@@ -52,7 +41,8 @@ def encode_into(
     """Write codes, scales and minima of float32 rows of shape (..., W) to contiguous memory."""
     rows_RW = _rows(x)
     places = _rows(code), _rows(scale.view(torch.uint16)), _minima(minimum)
-    _over_rows(encode_part, encode_parts, rows_RW, (rows_RW, *places), config)
+    settings = *_layout(config), config.scale_rule == "error"
+    _over_rows(encode_part, encode_parts, rows_RW, (rows_RW, *places, *settings))
 
 
 def decode_into(
@@ -61,13 +51,14 @@ def decode_into(
     """Write the numbers of codes to contiguous float32 rows of shape (..., W)."""
     rows_RW = _rows(out)
     places = _rows(code), _rows(scale.view(torch.uint16)), _minima(minimum)
-    _over_rows(decode_part, decode_parts, rows_RW, (*places, rows_RW), config)
+    _over_rows(decode_part, decode_parts, rows_RW, (*places, rows_RW, *_layout(config)))
 
 
 def fake_into(x: Tensor, out: Tensor, config: CodeConfig) -> None:
     """Write what the codes of float32 rows stand for to contiguous rows."""
     rows_RW = _rows(out)
-    _over_rows(fake_part, fake_parts, rows_RW, (_rows(x), rows_RW), config)
+    settings = *_layout(config), config.scale_rule == "error"
+    _over_rows(fake_part, fake_parts, rows_RW, (_rows(x), rows_RW, *settings))
 
 
 def _rows(x: Tensor) -> Any:
@@ -79,104 +70,19 @@ def _minima(minimum: Tensor | None) -> Any:
     return np.empty((0, 0), U16) if minimum is None else _rows(minimum.view(torch.uint16))
 
 
+def _layout(config: CodeConfig) -> tuple[int, int, bool]:
+    return config.bits, config.group_width, config.is_symmetric
+
+
 def _over_rows(
-    alone: Callable[..., None],
-    together: Callable[..., None],
-    rows_RW: Any,
-    arrays: tuple[Any, ...],
-    config: CodeConfig,
+    alone: Callable[..., None], together: Callable[..., None], rows_RW: Any, given: tuple[Any, ...]
 ) -> None:
     """Call compiled code for all rows, on threads where that pays."""
-    settings = config.bits, config.group_width, config.is_symmetric
     if team.is_ready(rows_RW.size):
         with team.threads_of_torch():
-            together(*arrays, *settings, torch.get_num_threads())
+            together(*given, torch.get_num_threads())
     else:
-        alone(*arrays, *settings, 0, len(rows_RW))
-
-
-@compiled
-def code_range(bits: Any, is_symmetric: Any) -> Any:
-    """Smallest and largest code, and what is added to store one."""
-    if is_symmetric:
-        top = F32((1 << (bits - 1)) - 1)
-        return -top, top, I32(1 << (bits - 1))
-    return F32(0), F32((1 << bits) - 1), I32(0)
-
-
-@compiled
-def grid_of(x: Any, most: Any, is_symmetric: Any) -> Any:
-    """Float16 bits of the value of code 0, and of the scale, for a group of shape (n,)."""
-    high, minus_low = range_of(x)
-    top = larger(high, minus_low)
-    if top > INFINITY:
-        return NAN, NAN
-    if is_symmetric:
-        return U16(0), half_of_scale(float_of(top) / most)
-    start_bits = half_of(value_of(I32(-minus_low)))
-    start = float_of_half(start_bits)
-    step = (value_of(high) - start) / most
-    return start_bits, half_of_scale(larger_float(step, abs(start) * RESOLUTION))
-
-
-@compiled
-def range_of(x: Any) -> Any:
-    """Keys of the largest element and, with the other sign, of the smallest; NaN is largest.
-
-    The key of a number are the bits of its magnitude with its sign, which as whole numbers are
-    ordered like the numbers.
-    """
-    high = minus_low = LOWEST_KEY
-    for i in range(x.shape[0]):
-        bits = magnitude_bits(x[i])
-        key = I32(-bits) if x[i] < F32(0) else bits
-        high, minus_low = larger(high, key), larger(minus_low, I32(-key))
-    return high, minus_low
-
-
-@compiled
-def value_of(key: Any) -> Any:
-    """The number of a key."""
-    return float_of(key) if key >= 0 else -float_of(I32(-key))
-
-
-@compiled
-def half_of_scale(step: Any) -> Any:
-    """Float16 bits of a scale."""
-    return half_of(larger_float(step, LEAST_SCALE))
-
-
-@compiled
-def half_of(x: Any) -> Any:
-    """Bits of the float16 number nearest to a float32 one, ties to even, or of the largest."""
-    magnitude = smaller(abs(x), LARGEST_HALF)
-    bits = magnitude_bits(magnitude)
-    if magnitude < LEAST_SCALE:
-        # Beside 1/2, float32 has the resolution that float16 has down there.
-        bits = magnitude_bits(magnitude + F32(0.5)) - HALF_BITS
-    else:
-        bits = ((bits + 0xFFF + (bits >> 13 & 1)) >> 13) - (REBIAS << 10)
-    return U16(bits | 0x8000) if x < F32(0) else U16(bits)
-
-
-@compiled
-def float_of_half(half: Any) -> Any:
-    """The float32 number of float16 bits; none is infinite."""
-    bits = I32(half & 0x7FFF)
-    if bits > 0x7C00:
-        return F32(np.nan)
-    if bits < 0x400:
-        magnitude = F32(bits) * F32(2.0**-24)
-    else:
-        magnitude = float_of(I32((bits << 13) + (REBIAS << 23)))
-    return -magnitude if half > 0x8000 else magnitude
-
-
-@compiled
-def steps_of(x: Any, start: Any, step: Any, least: Any, most: Any) -> Any:
-    """Code of a number, as float32; ties to even."""
-    steps = larger_float(smaller((x - start) / step, most), least)
-    return steps + TO_WHOLE - TO_WHOLE
+        alone(*given, 0, len(rows_RW))
 
 
 @compiled
@@ -219,22 +125,23 @@ def unpack(code: Any, out: Any, step: Any, start: Any, bits: Any) -> None:
 @compiled
 def encode_part(
     x: Any, code: Any, scale: Any, minimum: Any,
-    bits: Any, group: Any, is_symmetric: Any, first: Any, last: Any,
+    bits: Any, group: Any, is_symmetric: Any, is_tried: Any, first: Any, last: Any,
 ) -> None:  # fmt: skip
     """Encode rows from first to last - 1."""
-    least, most, offset = code_range(bits, is_symmetric)
+    offset = I32(1 << (bits - 1)) if is_symmetric else I32(0)
     stored = np.empty(group, I32)
     num_bytes = group * bits // 8
     for row in range(first, last):
         for n in range(scale.shape[1]):
             values = x[row, n * group : (n + 1) * group]
-            start_bits, step_bits = grid_of(values, most, is_symmetric)
+            start_bits, step_bits, least, most = grid_of(values, bits, is_symmetric, is_tried)
             scale[row, n] = step_bits
             if not is_symmetric:
                 minimum[row, n] = start_bits
             start, step = float_of_half(start_bits), float_of_half(step_bits)
+            inverse = F32(1) / step
             for i in range(values.shape[0]):
-                stored[i] = I32(steps_of(values[i], start, step, least, most)) + offset
+                stored[i] = I32(steps_of(values[i], start, inverse, least, most)) + offset
             for i in range(values.shape[0], group):
                 stored[i] = offset
             pack(stored, code[row, n * num_bytes : (n + 1) * num_bytes], bits)
@@ -264,29 +171,30 @@ def decode_part(
 
 @compiled
 def fake_part(
-    x: Any, out: Any, bits: Any, group: Any, is_symmetric: Any, first: Any, last: Any
-) -> None:
+    x: Any, out: Any,
+    bits: Any, group: Any, is_symmetric: Any, is_tried: Any, first: Any, last: Any,
+) -> None:  # fmt: skip
     """Fake-quantize rows from first to last - 1."""
-    least, most, _ = code_range(bits, is_symmetric)
     for row in range(first, last):
         for left in range(0, x.shape[1], group):
             values, into = x[row, left : left + group], out[row, left : left + group]
-            start_bits, step_bits = grid_of(values, most, is_symmetric)
+            start_bits, step_bits, least, most = grid_of(values, bits, is_symmetric, is_tried)
             start, step = float_of_half(start_bits), float_of_half(step_bits)
+            inverse = F32(1) / step
             for i in range(values.shape[0]):
-                into[i] = steps_of(values[i], start, step, least, most) * step + start
+                into[i] = steps_of(values[i], start, inverse, least, most) * step + start
 
 
 @shared
 def encode_parts(
     x: Any, code: Any, scale: Any, minimum: Any,
-    bits: Any, group: Any, is_symmetric: Any, parts: Any,
+    bits: Any, group: Any, is_symmetric: Any, is_tried: Any, parts: Any,
 ) -> None:  # fmt: skip
     """Encode all rows on so many threads."""
     rows = x.shape[0]
     for part in numba.prange(parts):
         first, last = rows * part // parts, rows * (part + 1) // parts
-        encode_part(x, code, scale, minimum, bits, group, is_symmetric, first, last)
+        encode_part(x, code, scale, minimum, bits, group, is_symmetric, is_tried, first, last)
 
 
 @shared
@@ -302,9 +210,11 @@ def decode_parts(
 
 
 @shared
-def fake_parts(x: Any, out: Any, bits: Any, group: Any, is_symmetric: Any, parts: Any) -> None:
+def fake_parts(
+    x: Any, out: Any, bits: Any, group: Any, is_symmetric: Any, is_tried: Any, parts: Any
+) -> None:
     """Fake-quantize all rows on so many threads."""
     rows = x.shape[0]
     for part in numba.prange(parts):
         first, last = rows * part // parts, rows * (part + 1) // parts
-        fake_part(x, out, bits, group, is_symmetric, first, last)
+        fake_part(x, out, bits, group, is_symmetric, is_tried, first, last)

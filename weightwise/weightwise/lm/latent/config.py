@@ -30,11 +30,15 @@ class CodeConfig:
         Neighbouring features of one token that share a scale.
     is_symmetric
         Codes around 0 with a scale; otherwise from the smallest value on, which is stored too.
+    scale_rule
+        The scale that just spans the ``range`` of a group, or of several close to it the one with
+        the least squared ``error``.
     """
 
     bits: Literal[2, 3, 4, 8] = 4
     group_width: Literal[16, 32, 64, 128] = 32
     is_symmetric: bool = True
+    scale_rule: Literal["range", "error"] = "error"
 
 
 def _known_codes(given: Any) -> Any:
