@@ -21,11 +21,11 @@ from weightwise.lm import (
     train_tokenizer,
 )
 from weightwise.lm.chat import ChatTemplate, Message
-from weightwise.lm.convert import read_hunyuan, write_hunyuan
+from weightwise.lm.convert import read_checkpoint, write_hunyuan
 from weightwise.lm.hunyuan import config_of
 from weightwise.lm.tiktoken import BYTES, write_ranks
 from weightwise.train import CheckpointError, load_model, read_recipe
-from weightwise.train.exchange import export_hunyuan, import_hunyuan
+from weightwise.train.exchange import export_hunyuan, import_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ def test_in_and_out_again_and_into_transformers(call, tmp_path: Path) -> None:
 
 def test_their_tokenizer_is_ours(tmp_path: Path) -> None:
     """Same ids of text and of a conversation, same special tokens, same text from ids."""
-    import_hunyuan(theirs(tmp_path / "hf"), tmp_path / "ours")
+    import_checkpoint(theirs(tmp_path / "hf"), tmp_path / "ours")
     export_hunyuan(tmp_path / "ours", tmp_path / "back")
     peer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     for text in ("whales sing", "Größe 专家 123  \n\n x", "\t<3"):
@@ -134,7 +134,7 @@ def test_a_tokenizer_without_chat_is_exported_without_a_template(tmp_path: Path)
     folder = theirs(tmp_path / "hf")
     plain = train_tokenizer(["whales are large and they sing\n"], 280)
     plain.save(folder / "tokenizer.json")
-    import_hunyuan(folder, tmp_path / "ours")
+    import_checkpoint(folder, tmp_path / "ours")
     export_hunyuan(tmp_path / "ours", tmp_path / "back")
     peer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     assert peer.chat_template is None
@@ -233,13 +233,13 @@ def test_the_released_layout_goes_out(call, tmp_path: Path) -> None:
     assert settings["model_type"] == "hunyuan"
     assert settings["rope_scaling"] == {"type": "dynamic", "alpha": 50.0, "factor": 1.0}
     assert settings["pad_token_id"] == 258 + 4
-    assert read_hunyuan(tmp_path / "back").config == SHARED
+    assert read_checkpoint(tmp_path / "back").config == SHARED
 
 
 def test_one_expert_is_told_about(tmp_path: Path) -> None:
     """Transformers weighs it by 1, which the user should know."""
     config = replace(CONFIG, ffn=replace(CONFIG.ffn, top_k=1))
-    import_hunyuan(theirs(tmp_path / "hf", config), tmp_path / "ours")
+    import_checkpoint(theirs(tmp_path / "hf", config), tmp_path / "ours")
     notes = export_hunyuan(tmp_path / "ours", tmp_path / "back").notes
     assert len(notes) == 1
     assert "transformers gives it the weight 1" in notes[0]
@@ -297,7 +297,7 @@ def test_bad_input_gets_one_line_and_nothing_is_written(
 
 def test_a_damaged_checkpoint_of_ours_is_not_exported(tmp_path: Path) -> None:
     """Its checksum is looked at, and its tensors are those of its recipe."""
-    import_hunyuan(theirs(tmp_path / "hf"), tmp_path / "ours")
+    import_checkpoint(theirs(tmp_path / "hf"), tmp_path / "ours")
     file = tmp_path / "ours" / "model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -308,7 +308,7 @@ def test_a_damaged_checkpoint_of_ours_is_not_exported(tmp_path: Path) -> None:
 
 def test_the_recipe_of_an_import_is_whole(tmp_path: Path) -> None:
     """It reads back, with the name of the folder made fit for a run."""
-    import_hunyuan(theirs(tmp_path / "my model (v2)"), tmp_path / "ours")
+    import_checkpoint(theirs(tmp_path / "my model (v2)"), tmp_path / "ours")
     recipe = read_recipe(tmp_path / "ours" / "recipe.toml")
     assert recipe.name == "my-model-v2-"
     assert recipe.train.seq_length == 64

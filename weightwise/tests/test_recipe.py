@@ -41,7 +41,7 @@ REFUSED = {
     "name='a b'": "name: expected pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', got 'a b'",
     "model.attention.heads=1": (
         "model.attention.heads: expected one of share_factor, group_sizes, keep_ends, kind, "
-        "num_heads, num_kv_heads, head_width, rope_theta, rope_alpha, qk_norm, qk_norm_eps, "
+        "num_heads, num_kv_heads, head_width, rope_theta, rope_alpha, qkv_bias, qk_norm, qk_gain, qk_norm_eps, "
         "dropout, got an unknown key"
     ),
     "model.attention.num_kv_heads=3": (

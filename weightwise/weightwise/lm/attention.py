@@ -160,10 +160,10 @@ class GroupedQueryAttention(nn.Module):
         self.head_width = config.width_per_head(width)
         self.rope_base = config.rope_base(width)
         inner, kv_inner = config.num_heads * self.head_width, config.kv_heads * self.head_width
-        self.query = nn.Linear(width, inner, bias=False)
+        self.query = nn.Linear(width, inner, bias=config.qkv_bias)
         if self.is_leader:
-            self.key = nn.Linear(width, kv_inner, bias=False)
-            self.value = nn.Linear(width, kv_inner, bias=False)
+            self.key = nn.Linear(width, kv_inner, bias=config.qkv_bias)
+            self.value = nn.Linear(width, kv_inner, bias=config.qkv_bias)
         self.output = nn.Linear(inner, width, bias=False)
         if config.qk_norm:
             self.query_gain = nn.Parameter(torch.ones(self.head_width))
@@ -184,8 +184,8 @@ class GroupedQueryAttention(nn.Module):
         Tensor
             Shape (B, T, D).
         """
-        query_BHTE = self._rotated(project(self.query, x_BTD), current)
-        if self.config.qk_norm:
+        query_BHTE = self._rotated(project(self.query, x_BTD), current, "query_gain")
+        if self.config.qk_norm and self.config.qk_gain == "after":
             query_BHTE = query_BHTE * (self.query_gain * self.key_gain).to(query_BHTE.dtype)
         key_BHSE, value_BHSE = self._keys_and_values(x_BTD, current)
         mixed_BHTE = attend(
@@ -219,7 +219,7 @@ class GroupedQueryAttention(nn.Module):
         """Keys and values of all tokens so far, from this layer or from its leader."""
         group = ("keys and values", self.group.index)
         if self.is_leader:
-            key_BHSE = self._rotated(project(self.key, x_BTD), current)
+            key_BHSE = self._rotated(project(self.key, x_BTD), current, "key_gain")
             value_BHSE = self._heads(project(self.value, x_BTD))
             if current.cache is not None:
                 layer_cache = current.cache.layers[self.layer]
@@ -229,12 +229,15 @@ class GroupedQueryAttention(nn.Module):
         both: tuple[Tensor, Tensor] = current.shared[group]
         return both
 
-    def _rotated(self, x_BTD: Tensor, current: Pass) -> Tensor:
-        """Heads, rotated and, where asked for, normed without a gain."""
-        x_BHTE = rotate(self._heads(x_BTD), *current.rotary(self.head_width, self.rope_base))
-        if not self.config.qk_norm:
-            return x_BHTE
-        return F.rms_norm(x_BHTE, (self.head_width,), eps=self.config.qk_norm_eps)
+    def _rotated(self, x_BTD: Tensor, current: Pass, gain: str) -> Tensor:
+        """Heads, rotated and, where asked for, normed; without gain if that acts afterwards."""
+        x_BHTE, config = self._heads(x_BTD), self.config
+        shape, eps = (self.head_width,), config.qk_norm_eps
+        if config.qk_norm and config.qk_gain == "before":
+            x_BHTE = F.rms_norm(x_BHTE, shape, getattr(self, gain).to(x_BHTE.dtype), eps=eps)
+        x_BHTE = rotate(x_BHTE, *current.rotary(self.head_width, self.rope_base))
+        is_after = config.qk_norm and config.qk_gain == "after"
+        return F.rms_norm(x_BHTE, shape, eps=eps) if is_after else x_BHTE
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
         x_BHTE: Tensor = x_BTD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)

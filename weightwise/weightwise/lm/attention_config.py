@@ -113,8 +113,13 @@ class GQAConfig(SharingConfig):
     rope_alpha
         Factor of the dynamic NTK rule, at least 1: the base becomes
         ``rope_theta * rope_alpha^(e / (e - 2))`` for e features per head.
+    qkv_bias
+        Constants are added to queries, keys and values, as in Qwen2.
     qk_norm
-        RMSNorm over the features of every query and key head, after the rotation.
+        RMSNorm over the features of every query and key head.
+    qk_gain
+        The gains of that norm act ``after`` the rotation (Hunyuan) or ``before`` it (Qwen3), which
+        a group of layers cannot do with keys in common.
     qk_norm_eps
         Added to the mean square in that norm, above 0.
     dropout
@@ -127,7 +132,9 @@ class GQAConfig(SharingConfig):
     head_width: int | None = Field(default=None, ge=2, multiple_of=2)
     rope_theta: float = Field(default=10_000.0, gt=1.0, allow_inf_nan=False)
     rope_alpha: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
+    qkv_bias: bool = False
     qk_norm: bool = False
+    qk_gain: Literal["after", "before"] = "after"
     qk_norm_eps: float = Field(default=1e-5, gt=0.0, allow_inf_nan=False)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
 
@@ -138,6 +145,9 @@ class GQAConfig(SharingConfig):
                 f"num_kv_heads: expected a divisor of num_heads {self.num_heads}, "
                 f"got {self.num_kv_heads}"
             )
+        is_alone = self.share_factor == 1 and set(self.group_sizes or (1,)) == {1}
+        if self.qk_norm and self.qk_gain == "before" and not is_alone:
+            raise ValueError("qk_gain: expected 'after' where layers share keys, got 'before'")
         return self
 
     @property
@@ -197,9 +207,12 @@ class GQAConfig(SharingConfig):
         key_value = ((kv_inner, width), (kv_inner, width)) if is_leader else ()
         return ((inner, width), *key_value, (width, inner))
 
-    def num_other(self, width: int, is_leader: bool) -> int:  # noqa: ARG002, one signature
-        """Parameters of one layer outside of its matrices: the gains of the norms."""
-        return 2 * self.width_per_head(width) if self.qk_norm else 0
+    def num_other(self, width: int, is_leader: bool) -> int:
+        """Parameters of one layer outside of its matrices: gains of norms, constants."""
+        head_width = self.width_per_head(width)
+        gains = 2 * head_width if self.qk_norm else 0
+        biased = self.num_heads + 2 * self.kv_heads * is_leader
+        return gains + biased * head_width * self.qkv_bias
 
     def features_per_pair(self, width: int) -> int:
         """Products that one query takes with one key and one value, over all heads."""

@@ -1,4 +1,4 @@
-"""Checkpoints of the HunYuan family on disk: which files, which tensors, and whether they fit.
+"""Checkpoints of other libraries on disk: which files, which tensors, and whether they fit.
 
 Everything is checked before a weight is read: settings, and the name, shape and type of every
 tensor. What is then read comes one tensor at a time from memory-mapped files.
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 
-from weightwise.lm.hunyuan import COMPUTED, HEAD, Piece, pieces, read_config, stacked_pieces
+from weightwise.lm.families import pieces, read_config
+from weightwise.lm.hub_settings import COMPUTED, HEAD, Piece
 from weightwise.lm.model import LanguageModel
 from weightwise.lm.tensor_file import DTYPES, TensorFile, TensorLayout, read_layouts
 
@@ -31,7 +32,7 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint of the family whose settings and tensors have been checked.
+    """A checkpoint of a known family whose settings and tensors have been checked.
 
     Parameters
     ----------
@@ -81,11 +82,12 @@ class Checkpoint:
         for file, names in self.files.items():
             with safe_open(file, framework="pt") as opened:
                 for name in names:
-                    yield self.pieces[name], opened.get_tensor(name)
+                    piece = self.pieces[name]
+                    yield piece, piece.arranged(opened.get_tensor(name))
 
 
-def open_hunyuan(folder: Path | str) -> Checkpoint:
-    """Check a checkpoint without reading its weights.
+def open_checkpoint(folder: Path | str) -> Checkpoint:
+    """Check a checkpoint of a known family without reading its weights.
 
     Parameters
     ----------
@@ -100,10 +102,10 @@ def open_hunyuan(folder: Path | str) -> Checkpoint:
         or tensor.
     """
     folder = Path(folder)
-    config = read_config(folder / "config.json")
+    settings = folder / "config.json"
+    config = read_config(settings)
     shapes = _shapes(config)
-    separate = pieces(shapes)
-    known = separate | stacked_pieces(shapes)
+    wanted, known = pieces(settings, shapes, config)
     layouts: dict[str, TensorLayout] = {}
     files: dict[Path, list[str]] = {}
     left_out: list[str] = []
@@ -122,9 +124,7 @@ def open_hunyuan(folder: Path | str) -> Checkpoint:
             found.add(name)
             files[file].append(name)
             layouts[piece.ours] = TensorLayout(dtype=layout.dtype, shape=shapes[piece.ours])
-    missing = [
-        name for name, piece in separate.items() if num_left[piece.ours] and name not in found
-    ]
+    missing = [name for name, piece in wanted.items() if num_left[piece.ours] and name not in found]
     if missing:
         raise ValueError(f"{folder}: {missing[0]}: expected in the checkpoint, found none")
     return Checkpoint(
@@ -161,9 +161,9 @@ def _is_idle(name: str, known: Mapping[str, Piece], config: ModelConfig) -> bool
     """Whether a tensor is expected in some checkpoints though the model has no use for it."""
     if name == HEAD:
         return config.tie_embeddings
-    # The release holds biases that its settings switch off.
+    # Hunyuan-Large holds biases that its settings switch off.
     is_bias = name.endswith(".bias") and name.removesuffix("bias") + "weight" in known
-    return is_bias or COMPUTED.fullmatch(name) is not None
+    return (is_bias and name not in known) or COMPUTED.fullmatch(name) is not None
 
 
 def _checked(

@@ -1,9 +1,9 @@
-"""Mixture-of-experts checkpoints of Hugging Face's HunYuan family, in and out.
+"""Checkpoints of Hugging Face's model families in, and of HunYuan's out.
 
 Tensors are copied one by one, in their own types, from memory-mapped files into a model or a
 file, or the other way round, so that a conversion between files never holds more than one tensor.
-`weightwise.lm.hunyuan` knows names and settings, `weightwise.lm.hunyuan_files` checks what is on
-disk.
+`weightwise.lm.families` knows names and settings, `weightwise.lm.checkpoint_files` checks what is
+on disk.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
+from weightwise.lm.checkpoint_files import INDEX, open_checkpoint, own_layouts
 from weightwise.lm.hunyuan import config_of, pieces
-from weightwise.lm.hunyuan_files import INDEX, open_hunyuan, own_layouts
 from weightwise.lm.model import LanguageModel
 from weightwise.lm.tensor_file import DTYPES, NAMES, TensorFile, TensorLayout, fresh_folder
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from weightwise.lm.config import ModelConfig
-    from weightwise.lm.hunyuan import Piece
+    from weightwise.lm.hub_settings import Piece
 
 SHARD_BYTES = 5_000_000_000
 
 
-def read_hunyuan(folder: Path | str) -> LanguageModel:
-    """Load a checkpoint.
+def read_checkpoint(folder: Path | str) -> LanguageModel:
+    """Load a checkpoint of a family that `weightwise.lm.families` knows.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def read_hunyuan(folder: Path | str) -> LanguageModel:
     Raises
     ------
     ValueError
-        As `open_hunyuan`.
+        As `weightwise.lm.checkpoint_files.open_checkpoint`.
     """
-    checkpoint = open_hunyuan(folder)
+    checkpoint = open_checkpoint(folder)
     weights = {
         name: torch.empty(layout.shape, dtype=DTYPES[layout.dtype])
         for name, layout in checkpoint.layouts.items()

@@ -8,31 +8,28 @@ well. A layer without keys of its own has no tensors for them.
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
 
 from weightwise.lm.attention_config import GQAConfig
 from weightwise.lm.config import ModelConfig, MoEConfig
+from weightwise.lm.hub_settings import (
+    OUTER,
+    PLAIN,
+    SETTINGS,
+    Piece,
+    build,
+    read_settings,
+    rope_settings,
+    split_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from torch import Tensor
+    from weightwise.lm.hub_settings import Shapes
 
-    Shapes = Mapping[str, tuple[int, ...]]
-
-HEAD = "lm_head.weight"
-OUTER = {
-    "embed.weight": "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
-    "head.weight": HEAD,
-}
+MODEL_TYPES = ("hunyuan", "hunyuan_v1_moe")
 INNER = {
     "attention_norm.weight": "input_layernorm.weight",
     "ffn_norm.weight": "post_attention_layernorm.weight",
@@ -51,58 +48,15 @@ STACKED = {
     "ffn.experts.gate_up": "mlp.experts.gate_up_proj",
     "ffn.experts.down": "mlp.experts.down_proj",
 }
-# Our settings by the names that they have there.
-SETTINGS = {
-    "width": "hidden_size",
-    "hidden": "intermediate_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "num_kv_heads": "num_key_value_heads",
-    "head_width": "head_dim",
-    "max_length": "max_position_embeddings",
-    "norm_eps": "rms_norm_eps",
-    "qk_norm": "use_qk_norm",
-    "qk_norm_eps": "rms_norm_eps",
-    "share_factor": "cla_share_factor",
-    "tie_embeddings": "tie_word_embeddings",
-    "init_std": "initializer_range",
+NAMES = SETTINGS | {"qk_norm": "use_qk_norm", "share_factor": "cla_share_factor"}
+# Settings that must not say anything else.
+ALLOWED = {
+    **PLAIN,
+    "model_type": MODEL_TYPES,
+    "use_mixed_mlp_moe": (True,),
+    "moe_layer_num_skipped": (0, None),
+    "use_mla": (False, None),
 }
-# Not weights: tables that are computed, saved by some trainers.
-COMPUTED = re.compile(r".*\.rotary_emb\.(inv_freq|cos_cached|sin_cached)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """What a tensor of the family is in our model: a parameter, or rows of one expert in it.
-
-    Parameters
-    ----------
-    ours
-        Name of the parameter.
-    shape
-        Shape of the tensor.
-    expert
-        Which expert of a stack; ``None`` for a whole parameter.
-    first_row
-        Where the tensor begins in that expert.
-    """
-
-    ours: str
-    shape: tuple[int, ...]
-    expert: int | None = None
-    first_row: int = 0
-
-    def of(self, parameter: Tensor) -> Tensor:
-        """View of these elements in the parameter."""
-        if self.expert is None:
-            return parameter
-        return parameter[self.expert, self.first_row : self.first_row + self.shape[0]]
-
-    def first_element(self, whole: tuple[int, ...]) -> int:
-        """Place of the first of these elements in a parameter of this shape, counted in a row."""
-        if self.expert is None:
-            return 0
-        return self.expert * prod(whole[1:]) + self.first_row * whole[2]
 
 
 def pieces(shapes: Shapes) -> dict[str, Piece]:
@@ -120,7 +74,7 @@ def stacked_pieces(shapes: Shapes) -> dict[str, Piece]:
     """The tensors of all experts of a layer in one, which may take the place of separate ones."""
     found = {}
     for ours, shape in shapes.items():
-        prefix, rest = _split(ours)
+        prefix, rest = split_name(ours)
         if rest in STACKED:
             found[prefix + STACKED[rest]] = Piece(ours=ours, shape=shape)
     return found
@@ -134,29 +88,7 @@ def read_config(path: Path) -> ModelConfig:
     ValueError
         If the file is missing or malformed, or a setting is not supported.
     """
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected JSON settings of a checkpoint: {error}") from error
-    if not isinstance(given, dict):
-        raise ValueError(f"{path}: expected an object of settings")  # noqa: TRY004 (user's input)
-    for name, expected in (
-        ("model_type", ("hunyuan", "hunyuan_v1_moe")), ("hidden_act", ("silu",)),
-        ("attention_bias", (False,)), ("mlp_bias", (False,)), ("use_mixed_mlp_moe", (True,)),
-        ("moe_layer_num_skipped", (0, None)), ("use_mla", (False, None)),
-        ("quantization_config", (None,)),
-    ):  # fmt: skip
-        if name in given and given[name] not in expected:
-            wanted = " or ".join(map(repr, expected))
-            raise ValueError(f"{path}: {name}: expected {wanted}, got {given[name]!r}")
-    try:
-        return _config(given)
-    except KeyError as error:
-        raise ValueError(f"{path}: {error.args[0]}: expected a value, got none") from error
-    except ValidationError as error:
-        raise ValueError(f"{path}: {_explain(error)}") from error
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    return build(path, read_settings(path), ALLOWED, _config, NAMES)
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:
@@ -168,22 +100,9 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
         If the family has no such model.
     """
     attention, ffn = config.attention, config.ffn
-    if not isinstance(attention, GQAConfig) or config.attention_of or not attention.is_uniform:
-        raise ValueError(
-            "attention: expected kind 'gqa' in all layers, in groups of share_factor, for a "
-            "checkpoint of this family"
-        )
-    if ffn.kind != "moe":
-        raise ValueError("ffn.kind: expected 'moe' for a checkpoint of this family, got 'swiglu'")
-    if not attention.qk_norm or attention.qk_norm_eps != config.norm_eps:
-        raise ValueError(
-            "attention.qk_norm: expected true, with qk_norm_eps equal to norm_eps, for a "
-            "checkpoint of this family"
-        )
-    if ffn.num_shared < 1:
-        raise ValueError("ffn.num_shared: expected at least 1 for this family, got 0")
-    if ffn.top_k > 1 and not ffn.is_renormalized:
-        raise ValueError("ffn.renormalize: expected true for this family with top_k above 1")
+    _check_family(config)
+    assert isinstance(attention, GQAConfig)
+    assert isinstance(ffn, MoEConfig)
     is_shared = attention.share_factor > 1
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": attention.rope_theta}
     if attention.rope_alpha > 1.0:
@@ -220,6 +139,32 @@ def config_of(config: ModelConfig) -> dict[str, Any]:
     return settings | _released_names(config) if is_shared else settings
 
 
+def _check_family(config: ModelConfig) -> None:
+    """Refuse what the family cannot say, by the name of the field."""
+    attention, ffn = config.attention, config.ffn
+    if not isinstance(attention, GQAConfig) or config.attention_of or not attention.is_uniform:
+        raise ValueError(
+            "attention: expected kind 'gqa' in all layers, in groups of share_factor, for a "
+            "checkpoint of this family"
+        )
+    if ffn.kind != "moe":
+        raise ValueError("ffn.kind: expected 'moe' for a checkpoint of this family, got 'swiglu'")
+    if attention.qkv_bias or attention.qk_gain != "after":
+        raise ValueError(
+            "attention.qkv_bias, attention.qk_gain: expected false and 'after' for a checkpoint of "
+            "this family"
+        )
+    if not attention.qk_norm or attention.qk_norm_eps != config.norm_eps:
+        raise ValueError(
+            "attention.qk_norm: expected true, with qk_norm_eps equal to norm_eps, for a "
+            "checkpoint of this family"
+        )
+    if ffn.num_shared < 1:
+        raise ValueError("ffn.num_shared: expected at least 1 for this family, got 0")
+    if ffn.top_k > 1 and not ffn.is_renormalized:
+        raise ValueError("ffn.renormalize: expected true for this family with top_k above 1")
+
+
 def _released_names(config: ModelConfig) -> dict[str, Any]:
     """What the code of the released model calls otherwise than transformers."""
     attention = config.attention
@@ -232,9 +177,7 @@ def _released_names(config: ModelConfig) -> dict[str, Any]:
 
 def _config(given: dict[str, Any]) -> ModelConfig:
     eps = given.get("rms_norm_eps", 1e-5)
-    rope = given.get("rope_parameters") or given.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise ValueError(f"rope_scaling: expected an object, got {rope}")  # noqa: TRY004 (user's)
+    rope = rope_settings(given)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "dynamic") or rope.get("factor", 1.0) != 1.0:
         raise ValueError(
@@ -270,15 +213,6 @@ def _config(given: dict[str, Any]) -> ModelConfig:
     )
 
 
-def _explain(error: ValidationError) -> str:
-    """What is wrong with the first setting, by its name in the file."""
-    first = error.errors()[0]
-    if not first["loc"]:
-        return first["msg"].removeprefix("Value error, ")
-    ours = str(first["loc"][0])
-    return f"{SETTINGS.get(ours, ours)}: {first['msg']}, got {first['input']!r}"
-
-
 def _one(given: dict[str, Any], *names: str, default: int | None = None) -> int:
     """A number that may be told once or for every layer."""
     for name in names:
@@ -295,17 +229,9 @@ def _one(given: dict[str, Any], *names: str, default: int | None = None) -> int:
     return default
 
 
-def _split(ours: str) -> tuple[str, str]:
-    """Prefix of a layer on disk and the rest of our name; an empty prefix outside of the layers."""
-    if not ours.startswith("blocks."):
-        return "", ours
-    _, layer, rest = ours.split(".", 2)
-    return f"model.layers.{layer}.", rest
-
-
 def _separate(shapes: Shapes) -> Iterator[tuple[str, Piece]]:
     for ours, shape in shapes.items():
-        prefix, rest = _split(ours)
+        prefix, rest = split_name(ours)
         if rest not in STACKED:
             name = INNER[rest] if prefix else OUTER[rest]
             yield prefix + name, Piece(ours=ours, shape=shape)

@@ -230,10 +230,10 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def initialize(self, generator: torch.Generator) -> None:
-        """Draw new weights: matrices from N(0, init_std^2), experts and routers too; gains 1.
+        """Draw new weights: matrices from N(0, init_std^2), experts and routers too.
 
-        Projections back into the residual stream are drawn like all others, unless
-        ``scaled_output_init`` asks for narrower ones.
+        Gains are 1, constants 0. Projections back into the residual stream are drawn like all
+        others, unless ``scaled_output_init`` asks for narrower ones.
 
         Parameters
         ----------
@@ -244,7 +244,7 @@ class LanguageModel(nn.Module):
         narrow = (2 * config.num_layers) ** -0.5 if config.scaled_output_init else 1.0
         for name, weight in self.named_parameters():
             if weight.ndim == 1:
-                weight.fill_(1.0)
+                weight.fill_(0.0 if name.endswith(".bias") else 1.0)
                 continue
             is_output = ".output." in name or ".down" in name
             std = config.init_std * (narrow if is_output else 1.0)

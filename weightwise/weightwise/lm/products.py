@@ -90,7 +90,8 @@ def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
 
 def project(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a layer, in a faster way if it is a plain `torch.nn.Linear` without a bias."""
-    if type(layer) is nn.Linear and layer.bias is None and not layer._forward_hooks:
+    has_bias = getattr(layer, "bias", None) is not None
+    if type(layer) is nn.Linear and not has_bias and not layer._forward_hooks:
         return linear(x, layer.weight)
     out: Tensor = layer(x)
     return out

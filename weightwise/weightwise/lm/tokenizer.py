@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # 256 bytes and the end-of-text token.
 SMALLEST_VOCAB = 257
+# What ends a document: here and in Qwen, in Llama 3, in Llama 2, in DeepSeek.
+ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<\uff5cend\u2581of\u2581sentence\uff5c>")
 
 
 class Tokenizer:
@@ -44,14 +46,14 @@ class Tokenizer:
     special_tokens
         Names and ids of the tokens that no text is encoded to, in the order of their ids.
     eos_id
-        End of a document, ``<|endoftext|>``.
+        End of a document, the first of `ENDS` that the vocabulary has.
     bos_id, pad_id
         ``<|bos|>`` and ``<|pad|>``; ``None`` where the vocabulary has no such token.
 
     Raises
     ------
     ValueError
-        If the end-of-text token is missing.
+        If there is no such token.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
@@ -59,12 +61,13 @@ class Tokenizer:
         self.special_tokens: dict[str, int] = {
             added[number].content: number for number in sorted(added) if added[number].special
         }
-        if END_OF_TEXT not in self.special_tokens:
-            raise ValueError(f"tokenizer: expected a vocabulary with {END_OF_TEXT}")
+        ends = [name for name in ENDS if name in self.special_tokens]
+        if not ends:
+            raise ValueError(f"tokenizer: expected a vocabulary with one of {', '.join(ENDS)}")
         # Text that happens to contain the name of a special token must stay text.
         backend.encode_special_tokens = True
         self._backend = backend
-        self.eos_id: int = self.special_tokens[END_OF_TEXT]
+        self.eos_id: int = self.special_tokens[ends[0]]
         self.bos_id: int | None = self.special_tokens.get("<|bos|>")
         self.pad_id: int | None = self.special_tokens.get("<|pad|>")
 
@@ -73,6 +76,11 @@ class Tokenizer:
         """Number of token ids, special ones included."""
         size: int = self._backend.get_vocab_size()
         return size
+
+    def is_same(self, other: Tokenizer) -> bool:
+        """Whether both give all tokens the same ids."""
+        same: bool = self._backend.get_vocab() == other._backend.get_vocab()
+        return same
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without any special token."""

@@ -8,7 +8,7 @@ from weightwise.train.data import (
     default_cache_dir,
     prepare,
 )
-from weightwise.train.exchange import export_hunyuan, import_hunyuan
+from weightwise.train.exchange import export_hunyuan, import_checkpoint
 from weightwise.train.log import read_metrics
 from weightwise.train.loop import DivergedError, TrainResult, train
 from weightwise.train.recipe import Recipe, TrainConfig, from_dict, read_recipe, to_dict, to_toml
@@ -29,7 +29,7 @@ __all__ = [
     "default_cache_dir",
     "export_hunyuan",
     "from_dict",
-    "import_hunyuan",
+    "import_checkpoint",
     "load_model",
     "prepare",
     "read_metrics",

@@ -1,4 +1,4 @@
-"""Checkpoints of the HunYuan family turned into ours, and ours into theirs.
+"""Checkpoints of other libraries turned into ours, and ours into theirs.
 
 What comes in is a checkpoint at step 0 with the recipe of its model: it can be generated from,
 served and trained further on conversations, but there is no run to go on with. What goes out is
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from weightwise.lm import Tokenizer
 from weightwise.lm.chat import JINJA_TEMPLATE
+from weightwise.lm.checkpoint_files import open_checkpoint, own_layouts
 from weightwise.lm.convert import SHARD_BYTES, copy_weights, write_json
 from weightwise.lm.hunyuan import config_of
-from weightwise.lm.hunyuan_files import open_hunyuan, own_layouts
 from weightwise.lm.tensor_file import fresh_folder
 from weightwise.lm.tiktoken import CHAT_TOKENS, END_OF_TEXT, RANK_FILE
 from weightwise.train.checkpoint import (
@@ -58,19 +58,20 @@ class Conversion:
     notes: tuple[str, ...]
 
 
-def import_hunyuan(
+def import_checkpoint(
     folder: Path | str,
     out: Path | str,
     *,
     tokenizer: Path | str | None = None,
     on_bytes: Callable[[int, int], None] | None = None,
 ) -> Conversion:
-    """Turn a checkpoint of the family into one of ours.
+    """Turn a checkpoint of Hugging Face's into one of ours.
 
     Parameters
     ----------
     folder
-        Holds ``config.json``, safetensors files and ``tokenizer.json`` or ``hy.tiktoken``.
+        Holds ``config.json`` of a family that `weightwise.lm.families` knows, safetensors files
+        and ``tokenizer.json`` or ``hy.tiktoken``.
     out
         Folder of the new checkpoint; must be new or empty.
     tokenizer
@@ -85,7 +86,7 @@ def import_hunyuan(
         than the model, ``out`` is taken or the disk too full. Nothing is written then.
     """
     folder, out = Path(folder), Path(out)
-    source = open_hunyuan(folder)
+    source = open_checkpoint(folder)
     words = _tokenizer(folder, tokenizer)
     config = source.config
     if words.vocab_size > config.vocab_size:
@@ -97,25 +98,40 @@ def import_hunyuan(
     total = source.num_bytes
     with fresh_folder(out, total) as partial:
         source.copy_to(partial / "model.safetensors", _with_total(on_bytes, total))
-        words.save(partial / "tokenizer.json")
-        (partial / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
-        state = RunState(
-            step=0,
-            tokens=0,
-            train_loss=nan,
-            valid_loss=None,
-            best_valid_loss=None,
-            best_step=None,
-            data="",
-            files=describe_files(partial),
-        )
-        (partial / "state.json").write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+        write_start(partial, recipe, words)
     return Conversion(
         folder=out,
         num_parameters=_num_parameters(source.layouts),
         num_bytes=total,
         notes=_import_notes(source.left_out),
     )
+
+
+def write_start(folder: Path, recipe: Recipe, words: Tokenizer) -> None:
+    """Make a folder of weights a checkpoint at step 0, by what else belongs to one.
+
+    Parameters
+    ----------
+    folder
+        Holds ``model.safetensors``, and other files if wanted.
+    recipe
+        With the settings of the model.
+    words
+        Its tokenizer.
+    """
+    words.save(folder / "tokenizer.json")
+    (folder / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    state = RunState(
+        step=0,
+        tokens=0,
+        train_loss=nan,
+        valid_loss=None,
+        best_valid_loss=None,
+        best_step=None,
+        data="",
+        files=describe_files(folder),
+    )
+    (folder / "state.json").write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
 
 
 def export_hunyuan(

@@ -1,0 +1,144 @@
+"""Checkpoints of Hugging Face's dense model families, read and refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from weightwise.lm import GQAConfig, LanguageModel, num_stored_parameters, train_tokenizer
+from weightwise.lm.convert import read_checkpoint
+from weightwise.lm.tokenizer import Tokenizer
+from weightwise.train import import_checkpoint, load_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+transformers = pytest.importorskip("transformers")
+COMMON: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.15,
+}
+LATENT = COMMON | {
+    "num_key_value_heads": 6,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 10,
+    "qk_nope_head_dim": 12,
+    "first_k_dense_replace": 3,
+}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", COMMON),
+    "llama, wide heads": ("LlamaConfig", COMMON | {"head_dim": 20, "tie_word_embeddings": True}),
+    "mistral": ("MistralConfig", COMMON | {"sliding_window": None}),
+    "qwen2": ("Qwen2Config", COMMON),
+    "qwen3": ("Qwen3Config", COMMON | {"head_dim": 12}),
+    "deepseek v2": ("DeepseekV2Config", LATENT | {"q_lora_rank": 20}),
+    "deepseek v3": ("DeepseekV3Config", LATENT | {"q_lora_rank": None}),
+    "deepseek v3, halves": (
+        "DeepseekV3Config",
+        LATENT | {"q_lora_rank": 20, "rope_interleave": False},
+    ),
+}
+
+
+def saved(folder: Path, name: str) -> Any:
+    """A model of a family with weights that are not those of a start, saved by transformers."""
+    cls, settings = FAMILIES[name]
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(
+        getattr(transformers, cls)(**settings), attn_implementation="eager"
+    ).eval()
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if key.endswith(".bias"):
+                weight.normal_()
+            elif weight.ndim == 1:
+                weight.uniform_(0.5, 1.5)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_scores_are_theirs(tmp_path: Path, name: str) -> None:
+    """What transformers saves gives the same scores here, with a cache as well."""
+    theirs = saved(tmp_path, name)
+    ours = read_checkpoint(tmp_path).eval()
+    token_BT = torch.randint(300, (2, 30), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        wanted, got = theirs(token_BT).logits, ours(token_BT)
+        cache = ours.new_cache(2)
+        ours(token_BT[:, :29], cache)
+        last = ours(token_BT[:, 29:], cache)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(last[:, 0], wanted[:, -1], rtol=0, atol=1e-5)
+    assert num_stored_parameters(ours.config) == sum(p.numel() for p in ours.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("llama", {"attention_bias": True}, "attention_bias: expected False, got True"),
+        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}, "rope_parameters": None},
+         "rope_scaling: expected type 'default', got 'llama3'"),
+        ("mistral", {"sliding_window": 32}, "sliding_window: expected None, got 32"),
+        ("qwen2", {"use_sliding_window": True}, "use_sliding_window: expected False or None"),
+        ("qwen3", {"layer_types": ["sliding_attention"]}, "layer_types: expected"),
+        ("deepseek v3", {"first_k_dense_replace": 1}, "first_k_dense_replace: expected at least"),
+        ("deepseek v3", {"qk_rope_head_dim": 7}, "qk_rope_head_dim|rope_width"),
+        ("deepseek v2", {"kv_lora_rank": 24}, "kv_a_layernorm.weight: expected shape"),
+        ("llama", {"model_type": "gpt2"}, "model_type: expected one of"),
+    ],
+)  # fmt: skip
+def test_other_models_are_refused_by_name(
+    tmp_path: Path, name: str, change: dict[str, Any], message: str
+) -> None:
+    """What would have another meaning here is named, with the file."""
+    saved(tmp_path, name)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_checkpoint(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_missing_constants_are_named(tmp_path: Path) -> None:
+    """A constant that the settings ask for is no idle tensor."""
+    saved(tmp_path, "qwen2")
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    del weights["model.layers.1.self_attn.k_proj.bias"]
+    save_file(weights, file)
+    with pytest.raises(ValueError, match=r"layers\.1\.self_attn\.k_proj\.bias: expected in the"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_tokenizer_with_another_end_comes_along(tmp_path: Path) -> None:
+    """A vocabulary that ends documents as Llama's does is taken with the weights."""
+    saved(tmp_path / "hf", "llama")
+    words = tmp_path / "hf" / "tokenizer.json"
+    train_tokenizer(["to be or not to be"], 290).save(words)
+    words.write_text(words.read_text().replace("<|endoftext|>", "</s>"))
+    import_checkpoint(tmp_path / "hf", tmp_path / "ours")
+    model, tokenizer, _ = load_model(tmp_path / "ours")
+    assert isinstance(model, LanguageModel)
+    assert tokenizer.special_tokens["</s>"] == tokenizer.eos_id
+    words.write_text(words.read_text().replace("</s>", "<end>"))
+    with pytest.raises(ValueError, match="expected a vocabulary with one of"):
+        Tokenizer.load(words)
+
+
+def test_gains_before_the_rotation_are_not_shared() -> None:
+    """Layers with keys in common keep them without gains, which such gains do not allow."""
+    GQAConfig(num_heads=2, qk_norm=True, qk_gain="before")
+    with pytest.raises(ValueError, match="qk_gain: expected 'after' where layers share keys"):
+        GQAConfig(num_heads=2, qk_norm=True, qk_gain="before", share_factor=2)

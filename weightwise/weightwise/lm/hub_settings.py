@@ -1,0 +1,231 @@
+"""What the importers of Hugging Face's model families share: settings, and where a tensor goes.
+
+A family is two tables, one of settings and one of names, and what it must not ask for. Anything
+that would make the model another one is refused by the name that it has in ``config.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from weightwise.lm.config import ModelConfig
+
+    Shapes = Mapping[str, tuple[int, ...]]
+
+Allowed: TypeAlias = "Mapping[str, tuple[Any, ...]]"
+HEAD = "lm_head.weight"
+# Not weights: tables that are computed, saved by some trainers.
+COMPUTED = re.compile(r".*\.rotary_emb\.(inv_freq|cos_cached|sin_cached)")
+OUTER = {
+    "embed.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "head.weight": HEAD,
+}
+# Our settings by the names that most families have for them.
+SETTINGS = {
+    "width": "hidden_size",
+    "hidden": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "head_width": "head_dim",
+    "max_length": "max_position_embeddings",
+    "norm_eps": "rms_norm_eps",
+    "qk_norm_eps": "rms_norm_eps",
+    "tie_embeddings": "tie_word_embeddings",
+    "init_std": "initializer_range",
+}
+# Those of a model that is what its family usually is.
+PLAIN: Allowed = {
+    "hidden_act": ("silu",),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "use_sliding_window": (False, None),
+    "quantization_config": (None,),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What a tensor of a family is in our model: a parameter, or rows of one expert in it.
+
+    Parameters
+    ----------
+    ours
+        Name of the parameter.
+    shape
+        Shape of the tensor.
+    expert
+        Which expert of a stack; ``None`` for a whole parameter.
+    first_row
+        Where the tensor begins in that expert.
+    order
+        Which of its rows is our first, second, …; ``None`` for the same order.
+    """
+
+    ours: str
+    shape: tuple[int, ...]
+    expert: int | None = None
+    first_row: int = 0
+    order: tuple[int, ...] | None = None
+
+    def of(self, parameter: Tensor) -> Tensor:
+        """View of these elements in the parameter."""
+        if self.expert is None:
+            return parameter
+        return parameter[self.expert, self.first_row : self.first_row + self.shape[0]]
+
+    def arranged(self, tensor: Tensor) -> Tensor:
+        """The tensor with its rows in our order."""
+        return tensor if self.order is None else tensor[list(self.order)]
+
+    def first_element(self, whole: tuple[int, ...]) -> int:
+        """Place of the first of these elements in a parameter of this shape, counted in a row."""
+        if self.expert is None:
+            return 0
+        return self.expert * prod(whole[1:]) + self.first_row * whole[2]
+
+
+def split_name(ours: str) -> tuple[str, str]:
+    """Prefix of a layer on disk and the rest of our name; an empty prefix outside of the layers."""
+    if not ours.startswith("blocks."):
+        return "", ours
+    _, layer, rest = ours.split(".", 2)
+    return f"model.layers.{layer}.", rest
+
+
+def renamed(shapes: Shapes, inner: Mapping[str, str]) -> dict[str, Piece]:
+    """Every tensor of a checkpoint by its name on disk, where each is one of our parameters.
+
+    Parameters
+    ----------
+    shapes
+        Of our model's parameters, by name.
+    inner
+        Names inside of a layer, ours and theirs.
+    """
+    found = {}
+    for ours, shape in shapes.items():
+        prefix, rest = split_name(ours)
+        found[prefix + (inner[rest] if prefix else OUTER[rest])] = Piece(ours=ours, shape=shape)
+    return found
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The content of a ``config.json``.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or malformed.
+    """
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected JSON settings of a checkpoint: {error}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: expected an object of settings")  # noqa: TRY004 (user's input)
+    return given
+
+
+def build(
+    path: Path,
+    given: dict[str, Any],
+    allowed: Allowed,
+    make: Callable[[dict[str, Any]], ModelConfig],
+    names: Mapping[str, str] = SETTINGS,
+) -> ModelConfig:
+    """Turn settings of a family into ours, with errors that name file and field.
+
+    Parameters
+    ----------
+    path, given
+        The file and what it says.
+    allowed
+        Values of settings that say nothing new; others are refused.
+    make
+        Makes our settings; a missing key is a missing setting.
+    names
+        Their names of our settings.
+
+    Raises
+    ------
+    ValueError
+        If a setting is missing, wrong or not supported.
+    """
+    for name, expected in allowed.items():
+        if name in given and given[name] not in expected:
+            wanted = " or ".join(map(repr, expected))
+            raise ValueError(f"{path}: {name}: expected {wanted}, got {given[name]!r}")
+    try:
+        return make(given)
+    except KeyError as error:
+        raise ValueError(f"{path}: {error.args[0]}: expected a value, got none") from error
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_explain(error, names)}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def rope_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says about its rotary positions.
+
+    Raises
+    ------
+    ValueError
+        If that is no table.
+    """
+    rope = given.get("rope_parameters") or given.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise ValueError(f"rope_scaling: expected an object, got {rope}")  # noqa: TRY004 (user's)
+    return rope
+
+
+def plain_rope_theta(given: dict[str, Any]) -> float:
+    """Base of the wavelengths of rotary positions that are not scaled.
+
+    Raises
+    ------
+    ValueError
+        If they are scaled.
+    """
+    rope = rope_settings(given)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise ValueError(f"rope_scaling: expected type 'default', got {kind!r}")
+    theta: float = rope.get("rope_theta", given.get("rope_theta", 10_000.0))
+    return float(theta)
+
+
+def common(given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of our model settings that all families call the same."""
+    return {
+        "vocab_size": given["vocab_size"],
+        "width": given["hidden_size"],
+        "num_layers": given["num_hidden_layers"],
+        "max_length": given["max_position_embeddings"],
+        "norm_eps": given.get("rms_norm_eps", 1e-6),
+        "tie_embeddings": given.get("tie_word_embeddings", False),
+        "init_std": given.get("initializer_range", 0.02),
+    }
+
+
+def _explain(error: ValidationError, names: Mapping[str, str]) -> str:
+    """What is wrong with the first setting, by its name in the file."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    ours = str(first["loc"][0])
+    return f"{names.get(ours, ours)}: {first['msg']}, got {first['input']!r}"
