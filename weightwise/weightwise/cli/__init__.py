@@ -32,6 +32,7 @@ from weightwise.cli.long_context import long_context_command
 from weightwise.cli.serve import serve_command
 from weightwise.cli.synthesize import synthesize_command
 from weightwise.cli.train import say, train_command
+from weightwise.cli.uptrain import uptrain_command
 from weightwise.demo import run_demo
 from weightwise.recipes import load_recipe
 from weightwise.train import DivergedError
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "synthesize": synthesize_command,
     "sft": post.sft_command,
     "dpo": post.dpo_command,
+    "uptrain": uptrain_command,
     "generate": generate_command,
     "chat": chat_command,
     "serve": serve_command,

@@ -8,12 +8,30 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from weightwise.cli.law_options import Json, print_json, warn
-from weightwise.train.exchange import export_hunyuan, import_hunyuan
+from weightwise.cli.train import Overrides, flat
+from weightwise.report.conversion_figure import conversion_figure
+from weightwise.report.law_figures import check_figure, write_figure
+from weightwise.train.cache_conversion import (
+    CacheBudget,
+    CacheConversion,
+    convert_cache,
+    report_table,
+)
+from weightwise.train.exchange import export_hunyuan, import_checkpoint
 
 TokenizerFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+TextFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 
 
 def convert_command(
@@ -22,17 +40,29 @@ def convert_command(
     out: Path,
     tokenizer: TokenizerFile = None,
     shard_gb: float = 5.0,
+    cache: str | None = None,
+    overrides: Overrides = (),
+    text: TextFile = None,
+    tokens: int = 65_536,
+    figure: Path | None = None,
     as_json: Json = False,
 ) -> int:
-    """Turn a Hugging Face checkpoint into one of ours, or one of ours into theirs.
+    """Exchange checkpoints with Hugging Face's libraries, or make the cache of one of ours small.
 
-    Which way is told by what SOURCE is. The family is Hunyuan-Large and HunYuanMoEV1ForCausalLM.
+    Which way is told by what SOURCE is. Llama, Mistral, Qwen2, Qwen3, DeepSeek without experts and
+    HunYuan come in, HunYuan goes out. With --cache one of ours becomes one of ours whose layers
+    share latents.
 
     Args:
         source: Folder with config.json and safetensors files, or a checkpoint or run of ours.
         out: Folder to make; must be new or empty.
         tokenizer: Coming in: tokenizer.json or .tiktoken file to take instead of the folder's.
         shard_gb: Going out: gigabytes at which a further file of weights begins.
+        cache: What a token may cost: 2% of multi-head attention in bfloat16, or bytes such as 4096.
+        overrides: With --cache: change settings of the layout, such as share_factor=1.
+        text: With --cache: UTF-8 file or folder to calibrate with instead of the run's documents.
+        tokens: With --cache: how many tokens of text to calibrate with.
+        figure: With --cache: draw what each group of layers loses into this SVG file.
         as_json: Print the result as one JSON object.
     """
     is_theirs = (source / "config.json").is_file()
@@ -40,14 +70,38 @@ def convert_command(
         raise ValueError("tokenizer: expected only for a checkpoint that comes in")
     if not shard_gb * 1e9 >= 1:
         raise ValueError(f"shard_gb: expected more than 0, got {shard_gb}")
-    with _progress() as progress:
+    if cache is None:
+        if overrides or text is not None or figure is not None:
+            raise ValueError("set, text, figure: expected only together with --cache")
+        return _exchange(source, out, tokenizer, shard_gb, as_json=as_json)
+    if is_theirs:
+        raise ValueError(
+            f"{source}: --cache: expected a checkpoint of ours; convert this one without --cache "
+            "first, and then the outcome"
+        )
+    check_figure(figure)
+    report = _make_small(source, out, CacheBudget.parse(cache), flat(overrides), text, tokens)
+    if figure is not None:
+        write_figure(figure, conversion_figure(report.groups))
+    if as_json:
+        print_json(**report_table(report))
+    else:
+        print(_summary(report))
+    return 0
+
+
+def _exchange(
+    source: Path, out: Path, tokenizer: Path | None, shard_gb: float, *, as_json: bool
+) -> int:
+    is_theirs = (source / "config.json").is_file()
+    with _progress(DownloadColumn()) as progress:
         task = progress.add_task("copying", total=None)
 
         def on_bytes(num_bytes: int, total: int) -> None:
             progress.update(task, advance=num_bytes, total=total)
 
         if is_theirs:
-            found = import_hunyuan(source, out, tokenizer=tokenizer, on_bytes=on_bytes)
+            found = import_checkpoint(source, out, tokenizer=tokenizer, on_bytes=on_bytes)
         else:
             shard_bytes = int(shard_gb * 1e9)
             found = export_hunyuan(source, out, max_shard_bytes=shard_bytes, on_bytes=on_bytes)
@@ -64,12 +118,58 @@ def convert_command(
     return 0
 
 
-def _progress() -> Progress:
+def _make_small(
+    source: Path,
+    out: Path,
+    budget: CacheBudget,
+    overrides: list[str],
+    text: Path | None,
+    tokens: int,
+) -> CacheConversion:
+    with _progress(MofNCompleteColumn()) as progress:
+        task = progress.add_task("calibrating", total=None)
+
+        def on_batch(number: int, total: int) -> None:
+            progress.update(task, completed=number, total=total)
+
+        return convert_cache(
+            source, out, budget, overrides=overrides, text=text, num_tokens=tokens,
+            on_batch=on_batch,
+        )  # fmt: skip
+
+
+def _summary(report: CacheConversion) -> str:
+    first = (
+        f"{report.source}: {report.bytes_before:g} bytes a token -> {report.bytes_per_token:g} "
+        f"({report.percent:.3g} % of multi-head attention in bfloat16), "
+        f"loss {report.loss_before:.4f} -> {report.loss_after:.4f} before training, "
+        f"saved in {report.folder}"
+    )
+    lines = [
+        first,
+        *(
+            f"tried: {layers} layers share, {size:g} bytes a token, loss {loss:.4f}"
+            for layers, size, loss in report.tried
+        ),
+        "layers   bits  lost by sharing  rotation  rank    wrong at the output",
+    ]
+    for group in report.groups:
+        last = group.end - 1
+        layers = f"{group.first}-{last}" if last > group.first else f"{last}"
+        wrong = " ".join(f"{100 * error:.1f} %" for error in group.coded_error)
+        lines.append(
+            f"{layers:<8} {group.bits:<5} {group.sharing_error:<16.1%} {group.rope_error:<9.1%} "
+            f"{group.rank_error:<7.1%} {wrong}"
+        )
+    return "\n".join([*lines, "go on with: weightwise uptrain " + str(report.folder)])
+
+
+def _progress(amount: ProgressColumn) -> Progress:
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
+        amount,
         TimeRemainingColumn(),
         console=console,
         transient=True,

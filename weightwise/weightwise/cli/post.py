@@ -1,4 +1,4 @@
-"""The commands ``weightwise sft`` and ``weightwise dpo``."""
+"""The commands ``weightwise sft`` and ``weightwise dpo``, and how they tell what has changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from weightwise.train import read_metrics, train
 if TYPE_CHECKING:
     from weightwise.train import Recipe
 
-SHOWN = {"loss": "loss {:.4f}", "accuracy": "accuracy {:.3f}", "margin": "margin {:.4f}"}
+SHOWN = {
+    "loss": "loss {:.4f}",
+    "divergence": "divergence {:.4f}",
+    "accuracy": "accuracy {:.3f}",
+    "margin": "margin {:.4f}",
+}
 
 
 def sft_command(
@@ -45,7 +50,7 @@ def sft_command(
         as_json: Print the result as one JSON object.
     """
     recipe = sft(checkpoint, chats, valid=valid, epochs=epochs, overrides=flat(overrides))
-    return _run(recipe, out, resume=resume, as_json=as_json)
+    return run_and_compare(recipe, out, resume=resume, as_json=as_json)
 
 
 def dpo_command(
@@ -84,10 +89,11 @@ def dpo_command(
         epochs=epochs,
         overrides=flat(overrides),
     )
-    return _run(recipe, out, resume=resume, as_json=as_json)
+    return run_and_compare(recipe, out, resume=resume, as_json=as_json)
 
 
-def _run(recipe: Recipe, out: Path | None, *, resume: bool, as_json: bool) -> int:
+def run_and_compare(recipe: Recipe, out: Path | None, *, resume: bool, as_json: bool) -> int:
+    """Train, and tell what that has changed on held-out examples; returns the exit code."""
     result = train(recipe, run_folder(out, recipe), resume=resume)
     rows = [row for row in read_metrics(result.run_dir / "metrics.jsonl") if "valid_loss" in row]
     before, after = (

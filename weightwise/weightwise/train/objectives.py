@@ -26,6 +26,7 @@ from weightwise.optim.averaging import averaged
 from weightwise.train.batches import BatchOrder, Windows
 from weightwise.train.checkpoint import load_model, load_weights
 from weightwise.train.data import SPLITS, DataConfig, PreparedData
+from weightwise.train.distillation import DistilledExamples, with_teacher
 from weightwise.train.examples import Examples, TextExamples, score_with
 from weightwise.train.mix import MixedOrder, training_order, training_windows
 from weightwise.train.post import DPOExamples, OnlinePairs, Pair, SFTExamples, pair_logps
@@ -77,8 +78,11 @@ def make_examples(
     length = recipe.train.seq_length
     if isinstance(data, PreparedData):
         assert isinstance(recipe.data, DataConfig), "such data belong to such a recipe"
-        train = training_windows(recipe.data, data, length)
-        return TextExamples(train), TextExamples(Windows(data.valid, length, "valid"))
+        train = TextExamples(training_windows(recipe.data, data, length))
+        valid = TextExamples(Windows(data.valid, length, "valid"))
+        if recipe.distillation is None:
+            return train, valid
+        return with_teacher(recipe, recipe.distillation, data.tokenizer, train, valid, world.device)
     if isinstance(recipe.data, PreferenceConfig):
         return _preferences(recipe, recipe.data, data, model, optimizer, world)
     return SFTExamples(data.train, length), SFTExamples(data.valid, length)
@@ -87,7 +91,7 @@ def make_examples(
 def make_order(recipe: Recipe, examples: Examples) -> BatchOrder | MixedOrder:
     """The order in which a run sees its examples."""
     size = recipe.train.batch_size
-    if isinstance(examples, TextExamples):
+    if isinstance(examples, TextExamples | DistilledExamples):
         return training_order(
             examples.windows, recipe.schedule,
             batch_size=size, num_steps=recipe.train.steps, seed=recipe.seed,

@@ -106,6 +106,22 @@ class PreferenceConfig(RecordsConfig):
     online: OnlineConfig | None = None
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DistillationConfig:
+    """A teacher beside text, see `weightwise.train.distillation`.
+
+    Parameters
+    ----------
+    teacher
+        Checkpoint, or folder of a run, of a model with the same tokenizer.
+    weight
+        Share of the teacher in the loss, above 0 and at most 1.
+    """
+
+    teacher: str = Field(min_length=1)
+    weight: float = Field(default=0.5, gt=0.0, le=1.0)
+
+
 def _kind_of(data: Any) -> str | None:
     """What is learnt from; text where settings do not say."""
     return data.get("kind", "text") if isinstance(data, dict) else getattr(data, "kind", None)

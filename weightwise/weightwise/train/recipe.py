@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from weightwise.lm import ModelConfig, MoEConfig
+from weightwise.lm import LatentConfig, ModelConfig, MoEConfig, layer_groups
 from weightwise.numerics import PrecisionConfig
 from weightwise.optim import OptimizerConfig, ScheduleConfig
 from weightwise.train.data import DataConfig
-from weightwise.train.post_config import PreferenceConfig, TrainingData
+from weightwise.train.post_config import DistillationConfig, PreferenceConfig, TrainingData
 from weightwise.train.recipe_errors import explain
+from weightwise.train.toml_text import toml_lines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -132,6 +133,8 @@ class Recipe:
         Settings of the parts. ``precision`` says which operands of the linear layers are
         quantized, and how; by default none. ``data`` is text, or with the kinds ``chats`` and
         ``preferences`` what comes after it; these need a ``start``.
+    distillation
+        A teacher beside text; ``None`` for none.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -143,6 +146,7 @@ class Recipe:
     schedule: ScheduleConfig = ScheduleConfig()
     precision: PrecisionConfig = PrecisionConfig()
     train: TrainConfig
+    distillation: DistillationConfig | None = None
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
@@ -159,6 +163,8 @@ class Recipe:
         if isinstance(data, DataConfig):
             data.check_annealing(self.schedule.anneal_from)
             return self
+        if self.distillation is not None:
+            raise ValueError(f"distillation: expected data of kind text, got {data.kind}")
         if self.start is None:
             raise ValueError(f"start: expected a checkpoint for data of kind {data.kind}, got none")
         if isinstance(data, PreferenceConfig):
@@ -175,6 +181,16 @@ class Recipe:
                 "train.strategy: expected ddp and train.expert_parallel 1 with data.online or "
                 "data.reference average: both take whole weights"
             )
+
+    @model_validator(mode="after")
+    def _check_shared_weights(self) -> Self:
+        shares = any(one.share_up and size > 1 for one, size in _latents(self.model))
+        if shares and self.train.strategy == "fsdp":
+            raise ValueError(
+                "train.strategy: expected ddp with model.attention.share_up: a block's weights "
+                "are not at hand in other blocks under fsdp"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_experts(self) -> Self:
@@ -251,7 +267,7 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def to_toml(recipe: Recipe) -> str:
     """Text of a TOML file that `read_recipe` turns into the same recipe."""
-    return "\n".join(_toml_lines(to_dict(recipe), ())) + "\n"
+    return "\n".join(toml_lines(to_dict(recipe))) + "\n"
 
 
 def override(table: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -295,7 +311,8 @@ def resume_conflict(saved: Recipe, wanted: Recipe, step: int) -> str | None:
     """Say why a run cannot go on with another recipe.
 
     ``train.steps`` may change if no step already made would have had another learning rate: the
-    schedule is constant or sets ``decay_steps``. It may not drop below the steps already made.
+    schedule is constant or sets ``decay_steps``. No step may have seen latents in another way
+    either, see ``quantize_from``. It may not drop below the steps already made.
 
     Parameters
     ----------
@@ -316,10 +333,12 @@ def resume_conflict(saved: Recipe, wanted: Recipe, step: int) -> str | None:
         return conflict
     steps = wanted.train.steps
     is_fixed = wanted.schedule.kind == "constant" or wanted.schedule.decay_steps is not None
+    is_fixed &= not any(0.0 < one.quantize_from < 1.0 for one, _ in _latents(wanted.model))
     if steps != saved.train.steps and not is_fixed:
         return (
             f"train.steps: expected {saved.train.steps} as in the run so far, got {steps}; it "
-            "may change only with schedule.decay_steps set or a constant schedule"
+            "may change only with schedule.decay_steps set or a constant schedule, and without "
+            "quantize_from between 0 and 1"
         )
     if steps < step:
         return f"train.steps: expected at least {step}, the steps already made, got {steps}"
@@ -355,31 +374,17 @@ def difference(
     return None
 
 
+def _latents(model: ModelConfig) -> list[tuple[LatentConfig, int]]:
+    """Settings and layers of all groups that keep latents."""
+    groups = [(group.attention, group.num_layers) for group in layer_groups(model)]
+    return [(one, size) for one, size in groups if isinstance(one, LatentConfig)]
+
+
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
-
-
-def _toml_lines(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
-    """Plain values first, then one section per inner table, as TOML wants it."""
-    lines = [f"[{'.'.join(path)}]"] if path else []
-    lines += [f"{k} = {_toml_text(v)}" for k, v in table.items() if not isinstance(v, dict)]
-    for key, value in table.items():
-        if isinstance(value, dict):
-            lines += ["", *_toml_lines(value, (*path, key))]
-    return lines
-
-
-def _toml_text(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml_text(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{k} = {_toml_text(v)}" for k, v in value.items()) + "}"
-    # Numbers, truth values and strings look the same in TOML and JSON, except that TOML wants
-    # the delete character escaped and knows no surrogate pairs.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
