@@ -64,8 +64,9 @@ def serve_command(
             prefill_tokens=prefill_tokens,
             cache_tokens=cache_tokens,
         )
+        engine = Engine(decoder, max_queue=max_queue)
         app = create_app(
-            Engine(decoder, max_queue=max_queue),
+            engine,
             tokenizer,
             name=name or recipe_name,
             api_key=api_key or os.environ.get("WEIGHTWISE_API_KEY") or None,
@@ -78,7 +79,7 @@ def serve_command(
             file=sys.stderr,
             flush=True,
         )
-        run_server(app, listener)
+        run_server(app, listener, engine)
     return 0
 
 
