@@ -161,7 +161,8 @@ def half_of_scale(step: Any) -> Any:
 def half_of(x: Any) -> Any:
     """Bits of the float16 number nearest to a float32 one, ties to even, or of the largest.
 
-    There is one zero."""
+    There is one zero.
+    """
     magnitude = smaller(abs(x), LARGEST_HALF)
     bits = magnitude_bits(magnitude)
     if magnitude < LEAST_SCALE:

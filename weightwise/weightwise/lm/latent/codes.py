@@ -12,8 +12,8 @@ what the cache keeps and what attention reads are then the same numbers, bit for
 of a float16 number and a code is exact in float32, so no fused instruction changes it.
 
 **Smaller steps.** These scales put the ends of the range on codes, where they have no error at all.
-Steps up to a seventh smaller (at 4 bits) still leave every element within a/2 of a code; and
-symmetric codes reach to -2^(b-1) as well if the scale takes the sign that puts the largest element
+Steps that are smaller by up to half of one in all still leave every element within a/2 of a code;
+and symmetric codes reach to -2^(b-1) as well if the scale takes the sign that puts the largest element
 there. With the scale rule ``error``, a few such grids are tried and the one with the least squared
 error is taken: that of 4 bits falls by a fourth for symmetric codes and a sixth for asymmetric
 ones, at no byte more. A grid is tried only if it reaches both ends of the group, and taken only if
