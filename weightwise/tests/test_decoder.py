@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, MoEConfig, SwiGLUConfig
 from weightwise.lm.decoder import Continuation, Decoder, Request
 from weightwise.lm.generate import complete
+from weightwise.lm.latent.config import CodeConfig, LatentConfig
 from weightwise.lm.sampling import CHAT_SAMPLING, SamplingConfig
 
 DENSE = ModelConfig(
@@ -31,6 +32,13 @@ MIXTURE = replace(
     attention=GQAConfig(num_heads=4, num_kv_heads=2, qk_norm=True, share_factor=2),
     ffn=MoEConfig(hidden=12, num_experts=4, top_k=2),
 )
+# One latent for two layers, plain and in codes.
+LATENT = replace(
+    DENSE, num_layers=4, attention=LatentConfig(num_heads=4, share_factor=2, rope_width=4)
+)
+CODED = replace(
+    LATENT, attention=replace(LATENT.attention, codes=CodeConfig(bits=8, group_width=16))
+)
 GREEDY = SamplingConfig(temperature=0)
 lengths = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 
@@ -41,8 +49,12 @@ def build(config: ModelConfig) -> LanguageModel:
     return model
 
 
-MODELS = {"dense": build(DENSE), "mixture": build(MIXTURE)}
-both_models = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+MODELS = {"dense": build(DENSE), "mixture": build(MIXTURE), "latent": build(LATENT)}
+# The order of additions may move a number to another code, so scores of coded latents are as
+# close as codes are, and only what is likeliest is the same.
+WITH_CODES = MODELS | {"coded": build(CODED)}
+all_models = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+all_and_coded = pytest.mark.parametrize("model", WITH_CODES.values(), ids=WITH_CODES)
 
 
 def ids(length: int, seed: int) -> list[int]:
@@ -64,7 +76,7 @@ def greedy_alone(model: LanguageModel, prompt: list[int], count: int) -> list[in
     return tokens[len(prompt) :]
 
 
-@both_models
+@all_models
 @settings(max_examples=25, deadline=None)
 @given(first=lengths, data=st.data())
 def test_unequal_rows_score_as_each_alone(model, first, data):
@@ -88,7 +100,7 @@ def test_unequal_rows_score_as_each_alone(model, first, data):
     assert cache.length_B.tolist() == taken
 
 
-@both_models
+@all_models
 def test_padding_has_no_influence(model):
     """Other padding, the same logits; the last ones are those that last_only gives."""
     rows = [ids(3, 1), ids(9, 2), ids(1, 3)]
@@ -126,7 +138,7 @@ def test_rows_of_a_cache_swap_clear_and_share_memory():
         cache.rows(2, 4)
 
 
-@both_models
+@all_and_coded
 @settings(max_examples=15, deadline=None)
 @given(data=st.data(), slots=st.integers(1, 4), chunk=st.integers(1, 30))
 def test_texts_that_come_and_go_are_those_of_each_alone(model, data, slots, chunk):
@@ -154,7 +166,7 @@ def test_texts_that_come_and_go_are_those_of_each_alone(model, data, slots, chun
         assert one.tokens == greedy_alone(model, request.prompt, request.max_new_tokens)
 
 
-@both_models
+@all_and_coded
 def test_sampled_text_does_not_depend_on_the_batch(model):
     """Twelve requests with other settings and seeds: together, in threes, and one by one."""
     configs = [CHAT_SAMPLING, SamplingConfig(), SamplingConfig(min_p=0.05, top_p=0.9), GREEDY]

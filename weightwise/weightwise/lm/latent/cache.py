@@ -114,7 +114,7 @@ class _Kept:
 
     def new_stores(self, batch: int, capacity: int, device: torch.device) -> dict[str, RowStore]:
         """Take memory."""
-        row_1W = torch.zeros(1, self.width, dtype=self.dtype)
+        row_1W = torch.zeros(1, self.width, dtype=self.dtype, device="cpu")
         return {
             name: RowStore(
                 torch.zeros(batch, capacity, part.shape[-1], dtype=part.dtype, device=device)
