@@ -281,12 +281,12 @@ class LatentAttention(nn.Module):
     def _normed(self, view: LatentView, current: Pass) -> LatentView:
         """Latents normed without gains, once for all layers of the group."""
         key = ("normed latents", self.group.index)
-        if key not in current.shared:
+        if self.is_leader:
             latent_BSC = self._rms(view.latent.tensor, None)
             current.shared[key] = Vectors.plain(latent_BSC)
         return LatentView(latent=current.shared[key], rope=view.rope)
 
     def _rms(self, x: Tensor, gain: Tensor | None) -> Tensor:
         """RMSNorm over the last features, in the type of the input."""
-        normed = F.rms_norm(x, x.shape[-1:], gain, eps=self.config.norm_eps)
-        return normed.to(x.dtype)
+        gain = None if gain is None else gain.to(x.dtype)
+        return F.rms_norm(x, x.shape[-1:], gain, eps=self.config.norm_eps)
