@@ -16,7 +16,7 @@ import torch
 
 from weightwise.lm.latent.codes import Codes, num_groups
 from weightwise.lm.latent.decode_kernels import alone, together
-from weightwise.lm.latent.lanes import BFLOAT16, FLOAT16, FLOAT32
+from weightwise.lm.latent.lanes import BFLOAT16, FLOAT16, FLOAT32, LANES
 from weightwise.numerics.kernels import team
 
 if TYPE_CHECKING:
@@ -119,11 +119,8 @@ def _source(part: Vectors) -> tuple[tuple[int, ...], list[Tensor]]:
         assert config is not None
         parts = [x for x in (content.code, content.scale, content.minimum) if x is not None]
         kept = [x if x.stride(-1) == 1 else x.contiguous() for x in parts]
-        kind, groups, vectors = (
-            config.bits,
-            num_groups(part.width, config),
-            config.group_width // 16,
-        )
+        kind: int = config.bits
+        groups, vectors = num_groups(part.width, config), config.group_width // LANES
     else:
         kept = [content if content.stride(-1) == 1 else content.contiguous()]
         kind, groups, vectors = -1 - KINDS[content.dtype], 0, 0

@@ -25,7 +25,7 @@ from typing import Any
 import numba as _numba
 import numpy as np
 
-from weightwise.lm.few_rows import columns, floats_at  # type: ignore[attr-defined]
+from weightwise.lm.few_rows import columns
 from weightwise.lm.latent.lanes import (
     BFLOAT16,
     FEATURES,
@@ -41,6 +41,7 @@ from weightwise.lm.latent.lanes import (
     weigh,
     widen,
 )
+from weightwise.lm.row_tiles import floats_at
 
 numba: Any = _numba
 FLAGS = {"reassoc", "contract", "nsz"}  # sums in any order; infinities and NaN count

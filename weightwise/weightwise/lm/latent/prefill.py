@@ -83,8 +83,8 @@ class Block:
 
 def is_possible(query: Tensor, latent: Tensor) -> bool:
     """Whether these are numbers that `attend` is written for."""
-    kinds = {query.dtype, latent.dtype}
-    return kinds == {torch.float32} and query.device.type == "cpu"
+    kinds = query.dtype, latent.dtype, query.device.type
+    return kinds == (torch.float32, torch.float32, "cpu")
 
 
 def attend(
