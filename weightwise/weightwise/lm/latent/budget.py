@@ -18,9 +18,9 @@ scales and padding and are those that the cache allocates, see `allocated_bytes_
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
-from math import log2
+from math import ceil, log, log2
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -109,26 +109,25 @@ def fit_cache(
     if not 0 < budget < float("inf"):
         name = "bytes_per_token" if percent is None else "percent"
         raise ValueError(f"{name}: expected a finite number above 0, got {budget:g}")
-    layouts = [
-        (attention, penalty, cache_bytes_per_token(_with(config, attention)))
-        for attention, penalty in _layouts(
+    layouts = list(
+        _layouts(
             config, share_factor=share_factor, latent_width=latent_width,
             rope_width=rope_width, bits=bits,
         )
-    ]  # fmt: skip
-    fitting = [layout for layout in layouts if layout[2] <= budget]
+    )  # fmt: skip
+    fitting = [layout for layout in layouts if layout.num_bytes <= budget]
     if not fitting:
-        least = min(size for _, _, size in layouts)
+        least = min(layout.num_bytes for layout in layouts)
         raise ValueError(
             f"cache: expected at least {least:g} bytes a token ({100 * least / whole:.3g} %), the "
             f"smallest layout of this model, got {budget:g}"
         )
-    attention, penalty, size = min(fitting, key=lambda layout: (layout[1], layout[2]))
+    best = min(fitting, key=lambda layout: (layout.penalty_percent, layout.num_bytes))
     return CacheFit(
-        attention=attention,
-        bytes_per_token=size,
-        percent=100 * size / whole,
-        penalty_percent=penalty,
+        attention=_attention(config, best),
+        bytes_per_token=float(best.num_bytes),
+        percent=100 * best.num_bytes / whole,
+        penalty_percent=best.penalty_percent,
     )
 
 
@@ -180,14 +179,22 @@ def mha_bytes_per_token(config: ModelConfig) -> float:
     return float(2 * PLAIN_BYTES * config.attention.num_heads * head * config.num_layers)
 
 
-def _with(config: ModelConfig, attention: LatentConfig) -> ModelConfig:
-    return replace(config, attention=attention, attention_of=())
-
-
 def _row_bytes(width: int, codes: CodeConfig | None, plain_bytes: int) -> int:
     if not width:
         return 0
     return width * plain_bytes if codes is None else bytes_per_row(width, codes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """What is to be decided, and what it comes to."""
+
+    share_factor: int
+    latent_width: int
+    rope_width: int
+    codes: CodeConfig | None
+    num_bytes: int
+    penalty_percent: float
 
 
 def _layouts(
@@ -197,8 +204,8 @@ def _layouts(
     latent_width: int | None,
     rope_width: int | None,
     bits: Bits | None,
-) -> Iterator[tuple[LatentConfig, float]]:
-    """All layouts that agree with what is decided, each with its penalty."""
+) -> Iterator[_Layout]:
+    """All layouts that agree with what is decided."""
     head = config.attention.width_per_head(config.width)
     shares = [s for s in SHARE_PERCENT if s <= config.num_layers]
     latents = sorted({max(1, int(step * head)) for step in WIDTH_STEPS})
@@ -207,14 +214,20 @@ def _layouts(
     shares = shares if share_factor is None else [share_factor]
     latents = latents if latent_width is None else [latent_width]
     ropes = ropes if rope_width is None else [rope_width]
-    for share, latent, rope, (codes, of_codes) in product(shares, latents, ropes, _codes(bits)):
-        penalty = (
-            of_codes
+    kinds = list(_codes(bits))
+    for share, latent, rope, (codes, of_codes) in product(shares, latents, ropes, kinds):
+        each = _row_bytes(latent, codes, PLAIN_BYTES) + _row_bytes(rope, codes, PLAIN_BYTES)
+        yield _Layout(
+            share_factor=share,
+            latent_width=latent,
+            rope_width=rope,
+            codes=codes,
+            num_bytes=ceil(config.num_layers / share) * each,
+            penalty_percent=of_codes
             + SHARE_PERCENT.get(share, 0.5 * share)
-            + LATENT_PERCENT_A_THIRD * max(0.0, log2(4 * head / latent) / log2(3))
-            + ROPE_PERCENT_A_HALF * max(0.0, log2(head / 2 / max(rope, 1)))
+            + LATENT_PERCENT_A_THIRD * max(0.0, log(4 * head / latent, 3))
+            + ROPE_PERCENT_A_HALF * max(0.0, log2(head / 2 / max(rope, 1))),
         )
-        yield _attention(config, share, latent, rope, codes), penalty
 
 
 def _codes(bits: Bits | None) -> Iterator[tuple[CodeConfig | None, float]]:
@@ -229,9 +242,7 @@ def _codes(bits: Bits | None) -> Iterator[tuple[CodeConfig | None, float]]:
             yield codes, penalty + SCALE_PERCENT_A_DOUBLING * doublings
 
 
-def _attention(
-    config: ModelConfig, share: int, latent: int, rope: int, codes: CodeConfig | None
-) -> LatentConfig:
+def _attention(config: ModelConfig, layout: _Layout) -> LatentConfig:
     before = config.attention
     head = before.width_per_head(config.width)
     value, query_latent = head, None
@@ -241,12 +252,12 @@ def _attention(
         num_heads=before.num_heads,
         head_width=head,
         value_width=value,
-        latent_width=latent,
-        rope_width=rope,
+        latent_width=layout.latent_width,
+        rope_width=layout.rope_width,
         query_latent_width=query_latent,
         rope_theta=before.rope_theta,
         rope_alpha=before.rope_alpha,
-        share_factor=share,
+        share_factor=layout.share_factor,
         dropout=before.dropout,
-        codes=codes,
+        codes=layout.codes,
     )
