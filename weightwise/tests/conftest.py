@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -37,3 +40,34 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet = Console(quiet=True)
     train(recipe, folder / "run", cache_dir=folder / "cache", console=quiet)
     return folder / "run"
+
+
+@pytest.fixture
+def bfloat16_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 as GPUs have it: Triton's interpreter cuts casts off and multiplies the bits."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    inexact, product = interpreter._convert_float, interpreter.InterpreterBuilder.create_dot
+
+    def cast(data: Any, source: Any, target: Any, mode: Any) -> Any:
+        if (source, target) == (tl.float32, tl.bfloat16):
+            rounded = torch.from_numpy(np.ascontiguousarray(data)).bfloat16()
+            return rounded.view(torch.uint16).numpy()
+        if (source, target) == (tl.bfloat16, tl.float32):
+            return data.astype(np.uint32) << 16
+        return inexact(data, source, target, mode)
+
+    def widened(handle: Any) -> Any:
+        if handle.dtype != tl.bfloat16:
+            return handle
+        data = cast(handle.data, tl.bfloat16, tl.float32, None).view(np.float32)
+        return interpreter.TensorHandle(data, tl.float32)
+
+    def dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return product(self, widened(a), widened(b), *rest)
+
+    monkeypatch.setattr(interpreter, "_convert_float", cast)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -25,7 +24,10 @@ from weightwise.numerics.kernels import constants, gpu, tiles  # noqa: E402
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Infinities are divided and multiplied on purpose; numpy, in the interpreter, remarks on it.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.usefixtures("bfloat16_of_gpus"),
+]
 runs = pytest.mark.skipif(
     DEVICE == "cpu" and not IS_INTERPRETED, reason="no GPU; runs in the interpreter, see the first"
 )
@@ -38,26 +40,6 @@ NAMES = [
 ]  # fmt: skip
 PLACES = [((6, 64), -1), ((40, 6), 0), ((3, 37, 5), 1), ((33,), 0)]
 BIG_SEED = 2**63 + 12345
-
-
-@pytest.fixture(autouse=True)
-def _exact_casts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Casts from and to bfloat16 as GPUs do them: the interpreter cuts off where they round."""
-    if not IS_INTERPRETED:
-        return
-    from triton.runtime import interpreter
-
-    inexact = interpreter._convert_float
-
-    def cast(data: Any, source: Any, target: Any, mode: Any) -> Any:
-        if (source, target) == (tl.float32, tl.bfloat16):
-            rounded = torch.from_numpy(np.ascontiguousarray(data)).bfloat16()
-            return rounded.view(torch.uint16).numpy()
-        if (source, target) == (tl.bfloat16, tl.float32):
-            return data.astype(np.uint32) << 16
-        return inexact(data, source, target, mode)
-
-    monkeypatch.setattr(interpreter, "_convert_float", cast)
 
 
 def both(

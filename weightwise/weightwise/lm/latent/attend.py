@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from weightwise.lm.latent import prefill
+from weightwise.numerics.kernels import has_triton
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,6 +147,13 @@ def absorbed(
 
         if decode.is_possible(query_BHTK, view):
             return decode.attend(
+                query_BHTK, query_rope_BHTR, view, up_key_HKC, up_value_HVC, mask, scale
+            )
+    if query_BHTK.device.type == "cuda" and has_triton():
+        from weightwise.lm.latent import triton_decode
+
+        if triton_decode.is_possible(query_BHTK, view):
+            return triton_decode.attend(
                 query_BHTK, query_rope_BHTR, view, up_key_HKC, up_value_HVC, mask, scale
             )
     # All heads have the same keys, so they may stand beside the queries.
