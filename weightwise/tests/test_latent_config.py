@@ -253,3 +253,13 @@ def test_old_settings_mean_what_they_meant():
     table = to_dict(tiny())
     del table["model"]["attention"]["kind"]
     assert from_dict(table, origin="mine") == tiny()
+
+
+def test_attention_of_all_layers_is_changed_at_once():
+    """A change reaches the stretches with settings of their own."""
+    other = LayersConfig(first=0, end=1, attention=GQAConfig(num_heads=4))
+    changed = replace(CONFIG, attention_of=(other,)).with_attention(
+        lambda attention: replace(attention, dropout=0.25)
+    )
+    assert [group.attention.dropout for group in layer_groups(changed)] == [0.25] * 4
+    assert [group.attention.kind for group in layer_groups(changed)] == ["gqa"] + ["latent"] * 3

@@ -20,6 +20,7 @@ from weightwise.lm import (
 )
 from weightwise.lm.latent.codes import encode
 from weightwise.recipes import tiny
+from weightwise.recipes.long_context import long_context
 from weightwise.train import load_model, read_metrics, train
 from weightwise.train.recipe import resume_conflict
 
@@ -235,6 +236,8 @@ def test_run_that_was_stopped_turns_to_codes_all_the_same(tmp_path):
     assert len([row for row in rows if "train_loss" in row]) == 6
     model = load_model(tmp_path / "whole")[0]
     assert model.config == recipe.model
+    longer = long_context(tmp_path / "whole", seq_length=256, tokens=1e4).model.attention
+    assert longer == replace(recipe.model.attention, rope_alpha=256 / recipe.train.seq_length)
 
 
 def test_number_of_steps_stays_where_codes_come_on_the_way():

@@ -15,7 +15,11 @@ decoding cheap (`weightwise.lm.latent.attend`).
 
 With codes, attention sees what the codes of c and k decode to, also those of the newest token: in
 training by `fake_quantize`, whose gradient passes straight through, and with a cache by what the
-cache gives back. Both go through the same functions.
+cache gives back. Both go through the same functions: equal latents have equal codes, and one pass
+over the same tokens has the same bits whether it trains, judges or fills a cache. A token that
+comes alone or in another piece of a prompt goes through matrix products of another shape, whose
+sums run in another order. Its latents may then differ in their last bits, and where one of them
+stands at the edge between two codes, so does the code.
 
 The up-projection of a layer is one matrix (H (K + V), C), for each head first the rows of its key
 and then those of its value, as in DeepSeek's checkpoints.
