@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightwise.recipes.demo import demo
+from weightwise.recipes.latent import clla, clla_moe
 from weightwise.recipes.long_context import long_context
 from weightwise.recipes.moe import hunyuan_large, moe
 from weightwise.recipes.scaling_law import scaling_law
@@ -23,6 +24,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": demo,
     "tiny": tiny,
     "moe": moe,
+    "clla": clla,
+    "clla-moe": clla_moe,
     "fp-41m": partial(scaling_law, "41m"),
     "fp-85m": partial(scaling_law, "85m"),
     "fp-154m": partial(scaling_law, "154m"),
@@ -32,6 +35,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 __all__ = [
     "RECIPES",
+    "clla",
+    "clla_moe",
     "demo",
     "hunyuan_large",
     "load_recipe",

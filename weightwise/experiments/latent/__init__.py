@@ -1,0 +1,1 @@
+"""The study of cross-layer latent attention: its arms, what each part shows, its needle task."""
