@@ -80,8 +80,10 @@ def greedy_alone(model: LanguageModel, prompt: list[int], count: int) -> list[in
 @settings(max_examples=25, deadline=None)
 @given(first=lengths, data=st.data())
 def test_unequal_rows_score_as_each_alone(model, first, data):
-    """Three passes with other lengths in each row: logits within 1e-5 of one row, one pass."""
+    """Three passes with other lengths in each row: logits are those of one row in one pass."""
     batch = len(first)
+    # Few queries and many take the products over latents in another order.
+    atol = 1e-4 if isinstance(model.config.attention, LatentConfig) else 1e-5
     passes = [first] + [
         data.draw(st.lists(st.integers(1, 12), min_size=batch, max_size=batch)) for _ in range(2)
     ]
@@ -95,7 +97,7 @@ def test_unequal_rows_score_as_each_alone(model, first, data):
         for row, (tokens, start, count) in enumerate(zip(rows, taken, counts, strict=True)):
             with torch.no_grad():
                 alone = model(torch.tensor([tokens]))[0, start : start + count]
-            torch.testing.assert_close(got[row, :count], alone, atol=1e-5, rtol=0)
+            torch.testing.assert_close(got[row, :count], alone, atol=atol, rtol=0)
         taken = [n + c for n, c in zip(taken, counts, strict=True)]
     assert cache.length_B.tolist() == taken
 
