@@ -96,6 +96,9 @@ class MoEConfig:
         ``original`` expert.
     balance_coef, z_coef
         Coefficients of the balance loss and of the router's z-loss; at least 0.
+    balance_over
+        Tokens among which the shares of the balance loss are counted: those of a ``micro_batch``
+        in one process, or all of the ``batch`` up to now, in all processes.
     """
 
     kind: Literal["moe"] = "moe"
@@ -111,6 +114,7 @@ class MoEConfig:
     weight_rule: Literal["new", "original"] = "new"
     balance_coef: float = Field(default=0.01, ge=0.0, allow_inf_nan=False)
     z_coef: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    balance_over: Literal["micro_batch", "batch"] = "micro_batch"
 
     @model_validator(mode="after")
     def _check_choice(self) -> Self:

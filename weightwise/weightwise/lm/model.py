@@ -288,12 +288,18 @@ class LanguageModel(nn.Module):
         ]
         return Cache(layers, batch=batch, capacity=capacity)
 
-    def auxiliary_loss(self) -> Tensor:
-        """Mean over the layers of what the routers of the last pass add to the loss."""
+    def auxiliary_loss(self, *, is_first: bool = True) -> Tensor:
+        """Mean over the layers of what the routers of the last pass add to the loss.
+
+        Parameters
+        ----------
+        is_first
+            Whether the pass was the first one of its batch, see `MoEConfig`'s ``balance_over``.
+        """
         layers = self._mixtures()
         if not layers:
             return torch.zeros((), device=self.embed.weight.device)
-        return torch.stack([layer.auxiliary_loss() for layer in layers]).mean()
+        return torch.stack([layer.auxiliary_loss(is_first=is_first) for layer in layers]).mean()
 
     def routing_statistics(self) -> dict[str, float]:
         """How the last pass was routed, over all layers; nothing without experts.

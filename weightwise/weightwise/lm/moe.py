@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weightwise.distributed import over_processes
 from weightwise.lm.config import SwiGLUConfig
 from weightwise.lm.experts import Experts
 from weightwise.lm.ffn import SwiGLU
@@ -75,6 +76,7 @@ class MixtureOfExperts(nn.Module):
         )
         self.experts = Experts(config, width)
         self.routing: Routing | None = None
+        self._chosen_E: Tensor | int = 0  # of the batch up to now
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Transform every token; shape (B, T, D) is kept. All tokens are routed together."""
@@ -129,8 +131,15 @@ class MixtureOfExperts(nn.Module):
         out_TD, self.routing = mixture(x_TD, config.top_k, config.is_renormalized, *self._weights())
         return out_TD
 
-    def auxiliary_loss(self) -> Tensor:
+    def auxiliary_loss(self, *, is_first: bool = True) -> Tensor:
         """Weighted balance and z-loss of the last pass.
+
+        Where the balance is that of a batch, all processes must call this together.
+
+        Parameters
+        ----------
+        is_first
+            Whether the pass was the first one of its batch.
 
         Raises
         ------
@@ -139,5 +148,10 @@ class MixtureOfExperts(nn.Module):
         """
         if self.routing is None:
             raise RuntimeError("auxiliary_loss: expected a forward pass before it")
-        config = self.config
-        return config.balance_coef * self.routing.balance_loss + config.z_coef * self.routing.z_loss
+        config, routing = self.config, self.routing
+        chosen_E = routing.chosen
+        if config.balance_over == "batch":
+            before_E = 0 if is_first else self._chosen_E
+            chosen_E = self._chosen_E = before_E + over_processes(chosen_E)
+        balance_loss = routing.balance_loss_of(chosen_E)
+        return config.balance_coef * balance_loss + config.z_coef * routing.z_loss

@@ -6,7 +6,8 @@ shape: the balance loss, with m the share of tokens that chose an expert,
 
     E * sum_e mean(m_e) * mean(p_e)          1 at balance for one expert, k for k
 
-and the z-loss, the mean square of log sum exp of the logits.
+and the z-loss, the mean square of log sum exp of the logits. The shares may be those of a larger
+batch (arXiv 2501.11873): then a micro-batch of one subject need not use all experts alike.
 
 In training an expert may have a capacity. Choices beyond it are dropped or recycled: given to
 experts with room, uniformly over the free places. First choices go before second ones. Random
@@ -58,7 +59,18 @@ class Routing:
     @property
     def balance_loss(self) -> Tensor:
         """The balance loss, before its coefficient; a scalar with a gradient."""
-        share_E = self.chosen.float() / max(1, len(self.choices))
+        return self.balance_loss_of(self.chosen)
+
+    def balance_loss_of(self, chosen_E: Tensor) -> Tensor:
+        """The balance loss with shares of other tokens, and the probabilities of these.
+
+        Parameters
+        ----------
+        chosen_E
+            How many tokens chose each expert.
+        """
+        top_k = self.choices.shape[1]
+        share_E = top_k * chosen_E.float() / chosen_E.sum().clamp_min(1)
         return len(share_E) * (share_E * self.probabilities.mean(dim=0)).sum()
 
     @property

@@ -46,6 +46,7 @@ FREE_AT_START = frozenset(
         "ffn.weight_rule",
         "ffn.balance_coef",
         "ffn.z_coef",
+        "ffn.balance_over",
     }
 )
 

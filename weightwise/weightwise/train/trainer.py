@@ -127,7 +127,8 @@ class Trainer:
             with gradient_sync(self._module, is_last=number == len(rounds) - 1):
                 means = self._train.measure(self._score, index_M)
                 loss = means["loss"] * share
-                (loss + self.model.auxiliary_loss() / len(rounds)).backward()
+                auxiliary = self.model.auxiliary_loss(is_first=number == 0) / len(rounds)
+                (loss + auxiliary).backward()
             _add(totals, means, share)
         measures = self._over_processes(totals, self._world.size)
         norm = clip_gradients(self.model, self._recipe.train.grad_clip)
