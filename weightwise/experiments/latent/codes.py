@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from study.rows import claim, differences, figure
 
 from weightwise.lm import CodeConfig, LatentConfig
+from weightwise.lm.latent.calibrate import calibrate
 from weightwise.report.latent_figures import bits_figure
 from weightwise.train import load_model
 from weightwise.train.files import write_text
 
 from .arms import CLLA, SEEDS, bytes_share, equal_shape, small
-from .stored import stored_otherwise, validation_loss
+from .stored import stored_otherwise, training_text, validation_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,10 +34,13 @@ TRAINED = ((4, True), (2, True), (2, False))  # bits and symmetry of runs that t
 
 def after_training(runs: Runs, attention: LatentConfig) -> list[float]:
     """Losses of the trained CLLA models with another cache, one a seed."""
-    return [
-        validation_loss(stored_otherwise(load_model(runs.run_dir(recipe))[0], attention), recipe)
-        for recipe in equal_shape("CLLA")
-    ]
+    found = []
+    for recipe in equal_shape("CLLA"):
+        model = stored_otherwise(load_model(runs.run_dir(recipe))[0], attention)
+        if attention.outer_scale:
+            calibrate(model, [training_text(recipe)])
+        found.append(validation_loss(model, recipe))
+    return found
 
 
 def with_codes(bits: int, is_symmetric: bool) -> LatentConfig:
@@ -72,24 +76,25 @@ def codes(runs: Runs, figures: Path) -> Iterator[Row]:
 
 
 def _choices(runs: Runs, later: LossesByCode) -> Iterator[Row]:
-    """A rotation of the latents, and scales that span the range, with symmetric codes."""
+    """What else may be done for symmetric codes after training."""
     for bits in (4, 2):
-        plain = with_codes(bits, True)
+        plain, usual = with_codes(bits, True), later[bits, True]
         assert plain.codes is not None
         turned = after_training(runs, replace(plain, rotate_latent=True))
+        scaled = after_training(runs, replace(plain, outer_scale=True))
         spanning = replace(plain, codes=replace(plain.codes, scale_rule="range"))
         wide = after_training(runs, spanning)
-        yield figure(f"ptq_int{bits}_rotated", turned, "nats")
-        yield figure(f"ptq_int{bits}_range", wide, "nats")
-        yield claim(
-            f"int{bits}_plain_minus_rotated", f"a fixed rotation of latents helps {bits} bits",
-            "not in the paper", differences(later[bits, True], turned), "nats",
-        )  # fmt: skip
-        yield claim(
-            f"int{bits}_range_minus_error",
-            f"scales of the least error are better than those of the range at {bits} bits",
-            "not in the paper", differences(wide, later[bits, True]), "nats",
-        )  # fmt: skip
+        for name, values in (("rotated", turned), ("scaled", scaled), ("range", wide)):
+            yield figure(f"ptq_int{bits}_{name}", values, "nats")
+        for name, words, worse, better in (
+            ("rotation", "a fixed rotation of latents helps", usual, turned),
+            ("outer_scale", "outer scales of features help", usual, scaled),
+            ("least_error", "scales of the least error beat those of the range", wide, usual),
+        ):
+            yield claim(
+                f"int{bits}_{name}_gain", f"{words}, at {bits} bits", "not in the paper",
+                differences(worse, better), "nats",
+            )  # fmt: skip
 
 
 def claims(plain: list[float], later: LossesByCode, trained: LossesByCode) -> Iterator[Row]:

@@ -1,5 +1,7 @@
 """Trained weights whose cache is stored in another way than in their training."""
 
+# Shapes: B texts, T tokens
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -14,6 +16,8 @@ from weightwise.train.batches import Windows, evaluation_windows
 from weightwise.train.examples import TextExamples, score_with
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from weightwise.lm import LatentConfig
     from weightwise.train import Recipe
 
@@ -29,15 +33,23 @@ def stored_otherwise(model: LanguageModel, attention: LatentConfig) -> LanguageM
     model
         A model with latent attention whose latents are not rotated.
     attention
-        Its attention but for codes and the rotation of latents, which the up-projections undo.
+        Its attention but for codes, outer scales, and the rotation of latents, which the
+        up-projections undo.
     """
     other = LanguageModel(replace(model.config, attention=attention))
-    other.load_state_dict(model.state_dict())
+    other.load_state_dict(other.state_dict() | model.state_dict())  # outer scales begin at 1
     if attention.rotate_latent:
         for name, weight in other.named_parameters():
             if name.endswith("attention.up"):
                 weight.copy_(rotate_features(weight))
     return other.eval()
+
+
+def training_text(recipe: Recipe) -> Tensor:
+    """Some text that the run was trained on, shape (B, T)."""
+    data = prepare(recipe.data, recipe.model.vocab_size, default_cache_dir())
+    windows = Windows(data.train, recipe.train.seq_length, "train")
+    return windows.read(evaluation_windows(windows.count, TEXTS_AT_A_TIME))[0]
 
 
 @torch.no_grad()
