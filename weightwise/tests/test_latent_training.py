@@ -23,6 +23,7 @@ from weightwise.recipes import tiny
 from weightwise.recipes.long_context import long_context
 from weightwise.train import load_model, read_metrics, train
 from weightwise.train.recipe import resume_conflict
+from weightwise.train.start import starting_checkpoint
 
 NUM_TOKENS = 40
 INT4 = CodeConfig(bits=4)
@@ -237,6 +238,14 @@ def test_run_that_was_stopped_turns_to_codes_all_the_same(tmp_path):
     model = load_model(tmp_path / "whole")[0]
     assert model.config == recipe.model
     longer = long_context(tmp_path / "whole", seq_length=256, tokens=1e4).model.attention
+    plain = replace(recipe.model.attention, codes=None, quantize_from=0.0)
+    start = replace(
+        recipe, start=str(tmp_path / "whole"), model=replace(recipe.model, attention=plain)
+    )
+    assert starting_checkpoint(start) is not None
+    other = replace(start.model, attention=replace(plain, latent_norm="none"))
+    with pytest.raises(ValueError, match=r"model\.attention\.latent_norm: expected 'leader'"):
+        starting_checkpoint(replace(start, model=other))
     assert longer == replace(recipe.model.attention, rope_alpha=256 / recipe.train.seq_length)
 
 
