@@ -97,9 +97,8 @@ def _places(x: Tensor | None) -> tuple[int, int, int, int]:
     """Address of a tensor, 0 for none, and bytes between its neighbours in three dimensions."""
     if x is None:
         return 0, 0, 0, 0
-    size = x.element_size()
-    strides = [size * stride for stride in x.stride()[:3]]
-    return x.data_ptr(), strides[0], strides[1], strides[2]
+    size, (first, second, third, *_) = x.element_size(), x.stride()
+    return x.data_ptr(), size * first, size * second, size * third
 
 
 def _bytes(mask: Tensor | None, batch: int, num_queries: int) -> Tensor | None:
@@ -113,16 +112,20 @@ def _bytes(mask: Tensor | None, batch: int, num_queries: int) -> Tensor | None:
 
 def _source(part: Vectors) -> tuple[tuple[int, ...], list[Tensor]]:
     """Where vectors lie and how: bits or `KINDS`, shape of a row, addresses, steps in bytes."""
-    content = part.content
+    content, config = part.content, part.config
     if isinstance(content, Codes):
-        config = part.config
         assert config is not None
-        parts = [x for x in (content.code, content.scale, content.minimum) if x is not None]
-        kept = [x if x.stride(-1) == 1 else x.contiguous() for x in parts]
-        kind: int = config.bits
-        groups, vectors = num_groups(part.width, config), config.group_width // LANES
-    else:
-        kept = [content if content.stride(-1) == 1 else content.contiguous()]
-        kind, groups, vectors = -1 - KINDS[content.dtype], 0, 0
-    places = [_places(x)[:3] for x in (*kept, *[None] * (3 - len(kept)))]
-    return (kind, part.width, groups, vectors, *(n for place in places for n in place)), kept
+        kept = [_dense_rows(content.code), _dense_rows(content.scale)]
+        shape = config.bits, part.width, num_groups(part.width, config), config.group_width // LANES
+        code, scale = (_places(x)[:3] for x in kept)
+        if content.minimum is None:
+            return (*shape, *code, *scale, 0, 0, 0), kept
+        kept.append(_dense_rows(content.minimum))
+        return (*shape, *code, *scale, *_places(kept[2])[:3]), kept
+    kept = [_dense_rows(content)]
+    return (-1 - KINDS[content.dtype], part.width, 0, 0, *_places(kept[0])[:3], *[0] * 6), kept
+
+
+def _dense_rows(x: Tensor) -> Tensor:
+    """The same where neighbours in the last dimension lie side by side, else a copy."""
+    return x if x.stride(-1) == 1 else x.contiguous()

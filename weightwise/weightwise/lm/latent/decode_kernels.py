@@ -59,26 +59,45 @@ def unpack_rows(source: Any, batch: Any, first: Any, count: Any, out: Any, strid
     """Float32 numbers of some tokens, with so many bytes from one to the next."""
     kind, width, groups, vectors = source[:4]
     code, code_batch, code_row, scale, scale_batch, scale_row, least, _, _ = source[4:]
-    for token in range(count):
-        place = first + token
-        row = out + token * stride
-        codes = code + batch * code_batch + place * code_row
-        offset = batch * scale_batch + place * scale_row
-        low = least + offset if least else 0
-        if kind == 4:
-            unpack(4, codes, scale + offset, low, groups, vectors, row)
-        elif kind == 8:
-            unpack(8, codes, scale + offset, low, groups, vectors, row)
-        elif kind == 3:
-            unpack(3, codes, scale + offset, low, groups, vectors, row)
-        elif kind == 2:
-            unpack(2, codes, scale + offset, low, groups, vectors, row)
-        elif kind == -1:
-            widen(FLOAT32, codes, width, row)
-        elif kind == -2:
-            widen(BFLOAT16, codes, width, row)
-        else:
-            widen(FLOAT16, codes, width, row)
+    codes = code + batch * code_batch + first * code_row
+    offset = batch * scale_batch + first * scale_row
+    scales, low = scale + offset, least + offset if least else 0
+    # Loops beside each other are merged into a slower one: what is asked for most stands alone.
+    if kind == 4:
+        unpack(4, count, codes, code_row, scales, low, scale_row, groups, vectors, out, stride)
+    elif kind > 0:
+        shape = count, groups, vectors
+        unpack_others(kind, codes, code_row, scales, low, scale_row, shape, out, stride)
+    else:
+        widen_rows(kind, codes, code_row, count, width, out, stride)
+
+
+@exact
+def unpack_others(
+    bits: Any, codes: Any, code_row: Any, scales: Any, low: Any, scale_row: Any, shape: Any,
+    out: Any, stride: Any,
+) -> None:  # fmt: skip
+    """Numbers of codes that do not have 4 bits."""
+    count, groups, vectors = shape
+    if bits == 8:
+        unpack(8, count, codes, code_row, scales, low, scale_row, groups, vectors, out, stride)
+    elif bits == 3:
+        unpack(3, count, codes, code_row, scales, low, scale_row, groups, vectors, out, stride)
+    else:
+        unpack(2, count, codes, code_row, scales, low, scale_row, groups, vectors, out, stride)
+
+
+@exact
+def widen_rows(
+    kind: Any, numbers: Any, row: Any, count: Any, width: Any, out: Any, stride: Any
+) -> None:
+    """Numbers that are no codes."""
+    if kind == -1 - FLOAT32:
+        widen(FLOAT32, count, numbers, row, width, out, stride)
+    elif kind == -1 - BFLOAT16:
+        widen(BFLOAT16, count, numbers, row, width, out, stride)
+    else:
+        widen(FLOAT16, count, numbers, row, width, out, stride)
 
 
 @fast

@@ -255,36 +255,54 @@ def weigh(
 
 @intrinsic(prefer_literal=True)
 def unpack(
-    _context: Any, bits: Any, _code: types.Type, _scale: types.Type, _minimum: types.Type,
-    _groups: types.Type, _vectors: types.Type, _out: types.Type,
+    _context: Any, bits: Any, _rows: types.Type, _code: types.Type, _code_row: types.Type,
+    _scale: types.Type, _minimum: types.Type, _scale_row: types.Type, _groups: types.Type,
+    _vectors: types.Type, _out: types.Type, _out_row: types.Type,
 ) -> Any:  # fmt: skip
-    """Numbers of one row of codes, bit for bit those of `weightwise.lm.latent.codes.decode`.
+    """Numbers of rows of codes, bit for bit those of `weightwise.lm.latent.codes.decode`.
 
-    Bits, a literal; addresses of codes, scales and minima, 0 for symmetric codes; groups, and
-    sixteenths of a group; where the numbers go.
+    Bits, a literal; rows; addresses of codes, scales and minima, 0 for symmetric codes, and the
+    bytes from row to row; groups of a row, and sixteenths of a group; where the numbers go.
     """
     width = bits.literal_value
     offset = ir.Constant(F32, -(2.0 ** (width - 1)))
 
     def codegen(_: Any, b: ir.IRBuilder, __: Any, args: list[ir.Value]) -> ir.Value:
-        _, code, scale, minimum, groups, vectors, out = args
+        _, rows, code, code_row, scale, minimum, scale_row, groups, vectors, out, out_row = args
         has_minimum = b.icmp_signed("!=", minimum, I64(0))
         low_at = b.select(has_minimum, minimum, scale)
-        with cgutils.for_range(b, groups) as loop:
-            half = times(b, loop.index, 2)
+        with cgutils.for_range(b, rows) as row, cgutils.for_range(b, groups) as group:
+            half = b.add(b.mul(row.index, scale_row), times(b, group.index, 2))
             step = b.fpext(load(b, address(b, scale, half), F16), F32)
             low = b.fpext(load(b, address(b, low_at, half), F16), F32)
             low = b.select(has_minimum, low, b.fmul(step, offset))
-            steps, lows = splat(b, step), splat(b, low)
-            first = b.mul(loop.index, vectors)
-            with cgutils.for_range(b, vectors) as inner:
-                place = b.add(first, inner.index)
-                stored = _codes(b, address(b, code, times(b, place, 2 * width)), width)
-                value = multiply_add(b, b.uitofp(stored, FLOATS), steps, lows)
-                store(b, value, address(b, out, times(b, place, 4 * LANES)))
+            first = b.mul(group.index, vectors)
+            codes = address(b, code, b.mul(row.index, code_row), times(b, first, 2 * width))
+            place = address(b, out, b.mul(row.index, out_row), times(b, first, 4 * LANES))
+            _unpack_group(b, codes, width, vectors, splat(b, step), splat(b, low), place)
         return ir.Constant(I64, 0)
 
-    return ADDRESS(bits, *[ADDRESS] * 6), codegen
+    return ADDRESS(bits, *[ADDRESS] * 10), codegen
+
+
+def _unpack_group(
+    b: ir.IRBuilder, codes: ir.Value, width: int, vectors: ir.Value, steps: ir.Value,
+    lows: ir.Value, out: ir.Value,
+) -> None:  # fmt: skip
+    """Numbers of a group, two vectors at a time unless there is only one."""
+
+    def put(index: ir.Value) -> None:
+        stored = _codes(b, address(b, codes, times(b, index, 2 * width)), width)
+        value = multiply_add(b, b.uitofp(stored, FLOATS), steps, lows)
+        store(b, value, address(b, out, times(b, index, 4 * LANES)))
+
+    put(I64(0))
+    with b.if_then(b.icmp_signed(">", vectors, I64(1)), likely=True):
+        put(I64(1))
+        with cgutils.for_range(b, b.sub(b.lshr(vectors, I64(1)), I64(1))) as loop:
+            pair = b.add(b.shl(loop.index, I64(1)), I64(2))
+            put(pair)
+            put(b.add(pair, I64(1)))
 
 
 def _codes(b: ir.IRBuilder, at: ir.Value, width: int) -> ir.Value:
@@ -306,21 +324,27 @@ def _codes(b: ir.IRBuilder, at: ir.Value, width: int) -> ir.Value:
 
 @intrinsic(prefer_literal=True)
 def widen(
-    _context: Any, kind: Any, _from: types.Type, _count: types.Type, _out: types.Type
+    _context: Any, kind: Any, _rows: types.Type, _from: types.Type, _from_row: types.Type,
+    _count: types.Type, _out: types.Type, _out_row: types.Type,
 ) -> Any:  # fmt: skip
-    """Copy numbers of a kind, a literal (`FLOAT32` and so on), as float32 from here to there."""
+    """Copy rows of numbers of a kind, a literal (`FLOAT32` and so on), as float32.
+
+    Rows; address of the first and bytes from row to row; numbers of a row; the same of the copies.
+    """
     element = {FLOAT32: F32, BFLOAT16: I16, FLOAT16: F16}[kind.literal_value]
+    size = 4 if element is F32 else 2
 
     def codegen(_: Any, b: ir.IRBuilder, __: Any, args: list[ir.Value]) -> ir.Value:
-        _, source, count, out = args
-        with cgutils.for_range(b, count) as loop:
-            size = 4 if element is F32 else 2
-            x = load(b, address(b, source, times(b, loop.index, size)), element)
+        _, rows, source, source_row, count, out, out_row = args
+        with cgutils.for_range(b, rows) as row, cgutils.for_range(b, count) as loop:
+            start = address(b, source, b.mul(row.index, source_row))
+            x = load(b, address(b, start, times(b, loop.index, size)), element)
             if element is F16:
                 x = b.fpext(x, F32)
             elif element is I16:
                 x = b.bitcast(b.shl(b.zext(x, I32), I32(16)), F32)
-            store(b, x, address(b, out, times(b, loop.index, 4)))
+            place = address(b, out, b.mul(row.index, out_row))
+            store(b, x, address(b, place, times(b, loop.index, 4)))
         return ir.Constant(I64, 0)
 
-    return ADDRESS(kind, *[ADDRESS] * 3), codegen
+    return ADDRESS(kind, *[ADDRESS] * 6), codegen

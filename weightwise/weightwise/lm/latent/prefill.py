@@ -78,7 +78,8 @@ class Block:
 
     def may_see_nothing(self, part: slice) -> bool:
         """Whether all of a part of the tokens can be hidden from a query."""
-        return self.first_hidden <= part.start
+        start: int = part.start
+        return self.first_hidden <= start
 
 
 def is_possible(query: Tensor, latent: Tensor) -> bool:
