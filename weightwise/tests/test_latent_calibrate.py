@@ -9,17 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightwise.lm import LanguageModel, LatentConfig, ModelConfig, SwiGLUConfig
+from weightwise.lm import GQAConfig, LanguageModel, LatentConfig, ModelConfig, SwiGLUConfig
 from weightwise.lm.latent.calibrate import calibrate, find_scales
 from weightwise.lm.latent.codes import fake_quantize
 from weightwise.lm.latent.config import CodeConfig
+from weightwise.lm.latent.conversion import convert_to_latent
 
 LATENT = LatentConfig(
     num_heads=2, head_width=8, latent_width=32, rope_width=8, share_factor=2,
     codes=CodeConfig(bits=3, group_width=16), outer_scale=True,
 )  # fmt: skip
 MODEL = ModelConfig(
-    vocab_size=50, width=24, num_layers=4, max_length=64, attention=LATENT,
+    vocab_size=50, width=32, num_layers=4, max_length=64, attention=LATENT,
     ffn=SwiGLUConfig(hidden=32),
 )  # fmt: skip
 
@@ -124,3 +125,30 @@ def test_models_without_rotary_keys_are_calibrated_too():
     reports = calibrate(model, [tokens()])
     assert all(report.rope_error == (0.0, 0.0) for report in reports)
     assert model.training
+
+
+def test_a_model_may_get_rotated_latents_and_outer_scales_after_training():
+    """Storing otherwise is exact for plain latents, and both ways there; coded ones err less."""
+    old = uneven_model(replace(LATENT, codes=None, outer_scale=False))
+    plain = replace(LATENT, codes=None)
+    wanted = uneven_model(plain)(tokens(5))
+    turned = convert_to_latent(old, replace(plain, rotate_latent=True), [tokens()], tokens(3)).model
+    assert torch.allclose(turned(tokens(5)), wanted, atol=1e-3)
+    back = convert_to_latent(turned, plain, [tokens()], tokens(3)).model
+    assert torch.allclose(back(tokens(5)), wanted, atol=1e-3)
+    scaled = convert_to_latent(old, LATENT, iter([tokens()]), tokens(3))
+    as_it_was = convert_to_latent(old, replace(LATENT, outer_scale=False), [tokens()], tokens(3))
+    for with_scales, without in zip(scaled.groups, as_it_was.groups, strict=True):
+        assert sum(with_scales.coded_error) < sum(without.coded_error)
+
+
+def test_a_conversion_from_grouped_queries_finds_outer_scales():
+    """The calibration text, which comes but once, serves the algebra and the scales."""
+    torch.manual_seed(0)
+    grouped = GQAConfig(num_heads=2, num_kv_heads=1, head_width=16)
+    old = LanguageModel(replace(MODEL, attention=grouped)).eval()
+    latent = replace(LATENT, head_width=16)
+    found = convert_to_latent(old, latent, iter([tokens(), tokens(6)]), tokens(3)).model
+    scales = [w for name, w in found.named_parameters() if name.endswith("outer_scale")]
+    assert len(scales) == 2
+    assert any(len(scale.unique()) > 1 for scale in scales)

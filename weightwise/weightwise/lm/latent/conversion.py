@@ -14,6 +14,7 @@ ones. A layer that is multi-head latent attention already and will share with no
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import tee
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from weightwise.lm.attention import Pass
 from weightwise.lm.cache import Span
 from weightwise.lm.config import layer_groups
+from weightwise.lm.latent.calibrate import calibrate
 from weightwise.lm.latent.config import LatentConfig
 from weightwise.lm.latent.heads import attentions, run
 from weightwise.lm.latent.joint_svd import JointSVD
@@ -124,8 +126,12 @@ def convert_to_latent(
     if _is_kept(old, attention):
         config = _with(old, replace(attention, **_kept_settings(old)))  # type: ignore[arg-type]
         converted = _copied(model, config)
+        _turn_readers(model, converted)
+        if attention.outer_scale:
+            calibrate(converted, batches)
         return ConvertedModel(model=converted, groups=_reports(model, converted, None, trial_BT))
     plan = _with(old, replace(attention, latent_norm="none", rope_alpha=1.0))
+    batches, again = tee(batches)
     fits = [JointSVD(moments) for moments in gather(model, layer_groups(plan), batches)]
     key, _, latent, rope = plan.attention.widths(width)  # type: ignore[union-attr]
     if key != fits[0].key_width:
@@ -142,6 +148,8 @@ def convert_to_latent(
         leader.latent.weight.copy_(torch.cat((found.latent, found.rope)))
         for layer, own in enumerate(found.layers, group.first):
             _fill(cast("LatentAttention", modules[layer]), own)
+    if attention.outer_scale:
+        calibrate(converted, again)
     return ConvertedModel(model=converted, groups=_reports(model, converted, maps, trial_BT))
 
 
@@ -214,6 +222,14 @@ def _copied(model: LanguageModel, config: ModelConfig) -> LanguageModel:
         if name in old and old[name].shape == weight.shape:
             weight.copy_(old[name])
     return converted.eval()
+
+
+def _turn_readers(old: LanguageModel, new: LanguageModel) -> None:
+    """Let the up-projections read rotated latents if the old ones did not, or plain ones again."""
+    for before, after in zip(attentions(old), attentions(new), strict=True):
+        was, now = cast("LatentAttention", before), cast("LatentAttention", after)
+        if was.config.rotate_latent != now.config.rotate_latent and now.up is not None:
+            now.up.copy_(rotate_features(now.up))
 
 
 def _fill(attention: LatentAttention, found: LayerMaps) -> None:
