@@ -48,7 +48,7 @@ REPORT = "conversion.json"
 BATCH_TOKENS = 4096  # that go through the model at a time
 TRIAL_TOKENS = 4096
 SHARES = (1, 2, 3, 4)  # layers that share, to be tried
-DOCUMENT_BYTES = 20_000  # of other text than the run's
+DOCUMENT_BYTES = 4_000  # of other text than the run's
 
 
 @dataclass(frozen=True, kw_only=True)

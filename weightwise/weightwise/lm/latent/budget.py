@@ -49,7 +49,7 @@ ROPE_PERCENT_A_HALF = 0.5
 SCALE_PERCENT_A_DOUBLING = 0.05
 WIDTH_STEPS = (8, 6, 4, 3, 2, 1.5, 1, 0.75, 0.5)  # of a head, for the latent
 ROPE_STEPS = (1.0, 0.5, 0.25)  # of a head
-GROUP_WIDTHS: tuple[Literal[32, 64, 128], ...] = (32, 64, 128)
+GROUP_WIDTHS: tuple[Literal[16, 32, 64, 128], ...] = (16, 32, 64, 128)
 
 
 @dataclass(frozen=True, kw_only=True)
