@@ -315,6 +315,19 @@ class Cache:
         chosen.length_B, chosen._written_B = self.length_B[index_B], self._written_B[index_B]
         return chosen
 
+    def grown(self, capacity: int) -> Cache:
+        """New cache of the same tokens with room for more, ``capacity`` of them in a row."""
+
+        def enlarge(store: Store) -> Store:
+            kept = store.read(self.capacity)
+            larger = kept.new_zeros(*kept.shape[:-2], capacity, kept.shape[-1])
+            larger[..., : self.capacity, :] = kept
+            return RowStore(larger)
+
+        larger = Cache(self._mapped(enlarge), batch=self.batch, capacity=capacity)
+        larger.length_B, larger._written_B = self.length_B, self._written_B
+        return larger
+
     def repeat(self, times: int) -> Cache:
         """New cache with every row so many times, copies side by side; ``times`` at least 1."""
         return self.select(torch.arange(self.batch).repeat_interleave(times))

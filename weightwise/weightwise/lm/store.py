@@ -59,10 +59,3 @@ class RowStore:
     def read(self, num_tokens: int) -> Tensor:
         """View of the first tokens of all rows, shape (B, ..., S, W)."""
         return self.memory[..., :num_tokens, :]
-
-    def grown(self, capacity: int) -> RowStore:
-        """Copy with room for so many tokens a row, at least as many as now."""
-        memory = self.memory
-        larger = memory.new_zeros(*memory.shape[:-2], capacity, memory.shape[-1])
-        larger[..., : memory.shape[-2], :] = memory
-        return RowStore(larger)

@@ -124,10 +124,14 @@ class _Kept:
 
     def write(self, cache: LayerCache, span: Span, x_BTW: Tensor) -> Vectors:
         """Keep new vectors, and give those of all tokens so far."""
-        parts = self._parts(x_BTW)
-        for name, part in parts.items():
+        for name, part in self._parts(x_BTW).items():
             cache.stores[name].write(span, part)
-        read = [cache.stores[name].read(span.end) for name in parts]
+        return self.read(cache, span.end)
+
+    def read(self, cache: LayerCache, num_tokens: int) -> Vectors:
+        """Vectors of the first tokens."""
+        found = [f"{self.name}{end}" for end in ("", "_code", "_scale", "_minimum")]
+        read = [cache.stores[name].read(num_tokens) for name in found if name in cache.stores]
         content = read[0] if self.config is None else Codes(*read)
         return Vectors(content=content, config=self.config, width=self.width, dtype=self.dtype)
 
@@ -203,6 +207,12 @@ class LatentGroupCache(LayerCache):
         return LatentView(
             latent=self._latent.write(self, span, latent_BTC),
             rope=self._rope.write(self, span, rope_BTR),
+        )
+
+    def view(self, num_tokens: int) -> LatentView:
+        """The first tokens of all rows."""
+        return LatentView(
+            latent=self._latent.read(self, num_tokens), rope=self._rope.read(self, num_tokens)
         )
 
 
