@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from study.rows import claim, differences, figure
 
 from weightwise.lm.post.calls import Router
+from weightwise.lm.post.dpo import read_preferences
 from weightwise.lm.post.pipeline import SynthesisConfig
 from weightwise.lm.post.synthesize import synthesize
 from weightwise.lm.post.tasks import TaskGenerator, task_seeds
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from weightwise.train import Recipe
 
 NUM_SEEDS, ERROR_RATE, HELD_OUT = 1000, 0.3, 0.15
-SFT_EPOCHS, DPO_EPOCHS = 6.0, 3.0
+SFT_EPOCHS, DPO_EPOCHS, STYLE_EPOCHS = 6.0, 3.0, 1.0
 COMMON = ("train.seq_length=96", "train.batch_size=16", "train.keep_checkpoints=1")
 # Chosen with seed 0. No dropout: small models forget nothing in so few steps.
 FOR_SFT = (
@@ -43,7 +45,7 @@ def post(runs: Runs, _figures: Path) -> Iterator[Row]:
     )  # fmt: skip
     yield figure("post_chats", [made.num_chats["train"]], "chats")
     yield figure("post_held_out", [made.num_preferences["held-out"]], "pairs")
-    untouched, last, plain = train_all(runs, folder)
+    untouched, fine_tuned, last, plain = train_all(runs, folder)
     (before,), after = (
         measured(runs, [untouched], "ranking", 0),
         measured(runs, last, "ranking", -1),
@@ -75,10 +77,46 @@ def post(runs: Runs, _figures: Path) -> Iterator[Row]:
         "their own likelihood in the loss keeps preferred answers likely",
         "said, without figures", differences(lost, kept), "nats a token",
     )  # fmt: skip
+    yield from reach(runs, folder, fine_tuned)
 
 
-def train_all(runs: Runs, folder: Path) -> tuple[Recipe, list[Recipe], list[Recipe]]:
-    """Runs of preferences: after pre-training alone, after fine-tuning, and that without NLL."""
+def reach(runs: Runs, folder: Path, fine_tuned: list[Recipe]) -> Iterator[Row]:
+    """What preferences do to the pairs they are about, and to a style that any answer can have.
+
+    The pairs of the style have two right answers to the same instructions, and the one with a full
+    stop is preferred: nothing has to be known to follow it on instructions that are held out.
+    """
+    style = folder / "style"
+    style.mkdir(exist_ok=True)
+    for name in ("preferences.jsonl", "preferences-held-out.jsonl"):
+        rows = (
+            {
+                "prompt": [vars(message) for message in pair.prompt],
+                "chosen": f"{pair.chosen}.",
+                "rejected": pair.chosen,
+            }
+            for _, pair in read_preferences(folder / name)
+        )
+        (style / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    taught, styled = [], []
+    for one in fine_tuned:
+        start = runs.run_dir(one)
+        recipe = preferred(start, folder, one.seed, epochs=DPO_EPOCHS, judged="preferences.jsonl")
+        taught.append(replace(recipe, name=f"post-taught-s{one.seed}"))
+        recipe = preferred(start, style, one.seed, epochs=STYLE_EPOCHS)
+        styled.append(replace(recipe, name=f"post-style-s{one.seed}"))
+    runs.make([*taught, *styled])
+    for name, recipes in (("taught", taught), ("style", styled)):
+        for when, place in (("before", 0), ("after", -1)):
+            found = measured(runs, recipes, "ranking", place)
+            yield figure(f"post_{name}_{when}", found, "of the pairs")
+
+
+def train_all(runs: Runs, folder: Path) -> tuple[Recipe, list[Recipe], list[Recipe], list[Recipe]]:
+    """Runs of preferences after pre-training alone, of fine-tuning, and what comes after it.
+
+    These are runs of preferences with and without the answers' own likelihood.
+    """
     base = moe_recipe()
     runs.make([base])
     start = runs.run_dir(base)
@@ -102,7 +140,7 @@ def train_all(runs: Runs, folder: Path) -> tuple[Recipe, list[Recipe], list[Reci
         for more in ((), ("data.nll_coef=0",))
     )
     runs.make([*last, *plain])
-    return untouched, last, plain
+    return untouched, fine_tuned, last, plain
 
 
 def router() -> Router:
@@ -111,12 +149,13 @@ def router() -> Router:
 
 
 def preferred(
-    start: Path, folder: Path, seed: int, *, epochs: float, more: tuple[str, ...] = ()
-) -> Recipe:
+    start: Path, folder: Path, seed: int, *, epochs: float, more: tuple[str, ...] = (),
+    judged: str = "preferences-held-out.jsonl",
+) -> Recipe:  # fmt: skip
     """Recipe of preferences on the generated pairs."""
     recipe = dpo(
-        start, folder / "preferences.jsonl", valid=folder / "preferences-held-out.jsonl",
-        epochs=epochs, overrides=(*FOR_DPO, *more),
+        start, folder / "preferences.jsonl", valid=folder / judged, epochs=epochs,
+        overrides=(*FOR_DPO, *more),
     )  # fmt: skip
     suffix = "".join("-" + word.partition(".")[2].replace("=", "") for word in more)
     return replace(recipe, name=f"post-dpo{suffix}-s{seed}", seed=seed)
