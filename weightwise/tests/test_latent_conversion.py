@@ -14,7 +14,9 @@ from weightwise.lm import (
     GQAConfig,
     LanguageModel,
     LatentConfig,
+    LayersConfig,
     ModelConfig,
+    MoEConfig,
     SwiGLUConfig,
     layer_groups,
 )
@@ -137,6 +139,27 @@ def test_latent_attention_can_begin_to_share() -> None:
         assert group.output_error[0] < 0.1
         assert group.rope_error < 0.9
     assert len(found.groups) == 2
+
+
+def test_experts_and_all_else_stay_as_they_are() -> None:
+    """Hunyuan's kind of model: only attention is new, and every group has its report."""
+    attention = replace(CONFIG.attention, qk_norm=True, share_factor=2)
+    ffn = MoEConfig(hidden=24, num_experts=4)
+    source = LanguageModel(replace(CONFIG, attention=attention, ffn=ffn)).eval()
+    source.initialize(torch.Generator().manual_seed(4))
+    found = converted(source, share_factor=2)
+    old = dict(source.named_parameters())
+    for name, weight in found.model.named_parameters():
+        if ".attention." not in name:
+            assert torch.equal(weight, old[name]), name
+    assert all(max(group.output_error) < 0.2 for group in found.groups)
+
+
+def test_mixed_attention_is_refused() -> None:
+    """A model whose layers differ already is named by the field that says so."""
+    others = (LayersConfig(first=0, end=1, attention=GQAConfig(num_heads=4, num_kv_heads=1)),)
+    with pytest.raises(ValueError, match="attention_of: expected attention of one kind"):
+        converted(LanguageModel(replace(CONFIG, attention_of=others)).eval())
 
 
 @pytest.mark.parametrize(
