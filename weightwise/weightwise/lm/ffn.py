@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weightwise.lm.products import project
+from weightwise.lm.products import project, takes_few_rows
 
 if TYPE_CHECKING:
     from weightwise.lm.config import SwiGLUConfig
@@ -34,5 +34,14 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Transform every token on its own; shape (B, T, D) is kept."""
+        if takes_few_rows(x_BTD, self.gate, self.up, self.down):
+            return self._of_few(x_BTD)
         gated_BTF: Tensor = F.silu(project(self.gate, x_BTD)) * project(self.up, x_BTD)
         return project(self.down, gated_BTF)
+
+    def _of_few(self, x_BTD: Tensor) -> Tensor:
+        from weightwise.lm.few_gated import answers  # the compiler takes a second to import
+
+        x_RD = x_BTD.reshape(-1, x_BTD.shape[-1]).contiguous()
+        weights = self.gate.weight, self.up.weight, self.down.weight
+        return answers(x_RD, *weights).view_as(x_BTD)

@@ -30,12 +30,14 @@ def product(x_RK: Tensor, weight_NK: Tensor) -> Tensor:
     x_RK, weight_NK
         Matrices of one type; transposed views are fine.
     """
-    if not is_fast(x_RK, weight_NK):
-        return x_RK @ weight_NK.T
-    if len(x_RK) <= FEW_ROWS and x_RK.is_contiguous() and weight_NK.is_contiguous():
+    return _fast_product(x_RK, weight_NK) if is_fast(x_RK, weight_NK) else x_RK @ weight_NK.T
+
+
+def _fast_product(x_RK: Tensor, weight_NK: Tensor) -> Tensor:
+    if x_RK.shape[0] <= FEW_ROWS and x_RK.is_contiguous() and weight_NK.is_contiguous():
         from weightwise.lm.few_rows import products  # the compiler takes a second to import
 
-        return products(x_RK, weight_NK.unsqueeze(0), [len(x_RK)])
+        return products(x_RK, weight_NK.unsqueeze(0), [x_RK.shape[0]])
     out_RN: Tensor = torch.ops.mkldnn._linear_pointwise(x_RK, weight_NK, None, "none", [], "")
     return out_RN
 
@@ -83,15 +85,36 @@ def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
         return F.linear(x, weight_NK)
     x_RK = x.reshape(-1, x.shape[-1])
     if not torch.is_grad_enabled():
-        return product(x_RK, weight_NK).view(*x.shape[:-1], -1)
+        return _fast_product(x_RK, weight_NK).view(*x.shape[:-1], -1)
     out_RN: Tensor = _Linear.apply(x_RK, weight_NK)  # type: ignore[no-untyped-call]
     return out_RN.view(*x.shape[:-1], -1)
 
 
 def project(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a layer, in a faster way if it is a plain `torch.nn.Linear` without a bias."""
-    has_bias = getattr(layer, "bias", None) is not None
-    if type(layer) is nn.Linear and not has_bias and not layer._forward_hooks:
-        return linear(x, layer.weight)
+    if is_plain(layer):
+        return linear(x, layer.weight)  # type: ignore[arg-type]
     out: Tensor = layer(x)
     return out
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is a product with its weights and nothing else."""
+    has_bias = getattr(layer, "bias", None) is not None
+    return type(layer) is nn.Linear and not has_bias and not layer._forward_hooks
+
+
+def takes_few_rows(x: Tensor, *layers: nn.Module) -> bool:
+    """Whether compiled code can apply plain layers together to the rows of ``x``, if few."""
+    return (
+        not torch.is_grad_enabled()
+        and x.shape[:-1].numel() <= FEW_ROWS
+        and not torch.is_autocast_enabled(x.device.type)
+        and all(
+            is_plain(layer)
+            and type(layer.weight) is nn.Parameter
+            and is_fast(x, layer.weight)
+            and layer.weight.is_contiguous()
+            for layer in layers
+        )
+    )

@@ -73,8 +73,10 @@ def attend_latent(
         if mask is None and num_queries > 1:
             mask = query_BHTK.new_ones(num_queries, num_tokens, dtype=torch.bool).tril()
         return absorbed(query_BHTK, query_rope_BHTR, view, up_key_HKC, up_value_HVC, mask, scale)
+    # A cache may keep another type than the model computes in.
+    latent_BSC, rope_BSR = (x.to(query_BHTK.dtype) for x in view.latent_and_rope())
     return expanded(
-        query_BHTK, query_rope_BHTR, *view.latent_and_rope(), up_key_HKC, up_value_HVC, mask, scale,
+        query_BHTK, query_rope_BHTR, latent_BSC, rope_BSR, up_key_HKC, up_value_HVC, mask, scale,
         dropout,
     )  # fmt: skip
 
@@ -158,7 +160,7 @@ def absorbed(
             )
     # All heads have the same keys, so they may stand beside the queries.
     asked_BHTC = query_BHTK @ up_key_HKC
-    latent_BSC, rope_BSR = view.latent_and_rope()
+    latent_BSC, rope_BSR = (x.to(query_BHTK.dtype) for x in view.latent_and_rope())
     mixed_BHTC = F.scaled_dot_product_attention(
         torch.cat((asked_BHTC, query_rope_BHTR), dim=-1),
         torch.cat((latent_BSC, rope_BSR), dim=-1).unsqueeze(1),
