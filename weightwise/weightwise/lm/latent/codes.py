@@ -13,11 +13,12 @@ of a float16 number and a code is exact in float32, so no fused instruction chan
 
 **Smaller steps.** These scales put the ends of the range on codes, where they have no error at all.
 Steps that are smaller by up to half of one in all still leave every element within a/2 of a code;
-and symmetric codes reach to -2^(b-1) as well if the scale takes the sign that puts the largest element
-there. With the scale rule ``error``, a few such grids are tried and the one with the least squared
-error is taken: that of 4 bits falls by a fourth for symmetric codes and a sixth for asymmetric
-ones, at no byte more. A grid is tried only if it reaches both ends of the group, and taken only if
-it is better; so a group that was quantised before finds the grid it lies on again.
+and symmetric codes reach to -2^(b-1) as well if the scale takes the sign that puts the largest
+element there. With the scale rule ``error``, a few such grids are tried and the one with the least
+squared error is taken: that of 4 bits falls by a fourth for symmetric codes and a sixth for
+asymmetric ones, at no byte more. A grid is tried only if it reaches both ends of the group. An
+error counts at least one, so that a group that was quantised before finds its grid again, or
+another that holds all of it exactly.
 
 Where the sheet leaves a choice:
 
