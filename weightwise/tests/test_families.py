@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from weightwise.lm import GQAConfig, LanguageModel, num_stored_parameters, train_tokenizer
+from weightwise.lm.attention_config import RopeScaling
 from weightwise.lm.convert import read_checkpoint
 from weightwise.lm.tokenizer import Tokenizer
 from weightwise.train import import_checkpoint, load_model
@@ -39,6 +40,20 @@ LATENT = COMMON | {
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", COMMON),
     "llama, wide heads": ("LlamaConfig", COMMON | {"head_dim": 20, "tie_word_embeddings": True}),
+    "llama 3": (
+        "LlamaConfig",
+        COMMON
+        | {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            }
+        },
+    ),
     "mistral": ("MistralConfig", COMMON | {"sliding_window": None}),
     "qwen2": ("Qwen2Config", COMMON),
     "qwen3": ("Qwen3Config", COMMON | {"head_dim": 12}),
@@ -88,8 +103,8 @@ def test_scores_are_theirs(tmp_path: Path, name: str) -> None:
     ("name", "change", "message"),
     [
         ("llama", {"attention_bias": True}, "attention_bias: expected False, got True"),
-        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}, "rope_parameters": None},
-         "rope_scaling: expected type 'default', got 'llama3'"),
+        ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 8.0}, "rope_parameters": None},
+         "rope_scaling: expected type 'default' or 'llama3', got 'yarn'"),
         ("mistral", {"sliding_window": 32}, "sliding_window: expected None, got 32"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window: expected False or None"),
         ("qwen3", {"layer_types": ["sliding_attention"]}, "layer_types: expected"),
@@ -142,3 +157,19 @@ def test_gains_before_the_rotation_are_not_shared() -> None:
     GQAConfig(num_heads=2, qk_norm=True, qk_gain="before")
     with pytest.raises(ValueError, match="qk_gain: expected 'after' where layers share keys"):
         GQAConfig(num_heads=2, qk_norm=True, qk_gain="before", share_factor=2)
+
+
+def test_scaled_pairs_turn_as_the_rule_says() -> None:
+    """Fast pairs as before, slow ones a factor more slowly, and between them by degrees.
+
+    Over 64 tokens pairs turn 64 / 2 pi * (1, 0.5, 0.25, 0.05) = 10.2, 5.1, 2.5, 0.5 times.
+    """
+    scaling = RopeScaling(factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_length=64)
+    turn = torch.tensor([1.0, 0.5, 0.25, 0.05])
+    got = (scaling.scaled(turn) / turn).tolist()
+    assert got[:2] == [1.0, 1.0]
+    kept = (64 * 0.25 / (2 * 3.14159265) - 1) / 3
+    assert got[2] == pytest.approx(kept + (1 - kept) / 4, rel=1e-5)
+    assert got[3] == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="high_freq_factor: expected more than low_freq_factor 2"):
+        RopeScaling(factor=2.0, low_freq_factor=2.0, high_freq_factor=2.0)

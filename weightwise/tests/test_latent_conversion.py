@@ -20,6 +20,7 @@ from weightwise.lm import (
     SwiGLUConfig,
     layer_groups,
 )
+from weightwise.lm.attention_config import RopeScaling
 from weightwise.lm.latent.conversion import convert_to_latent
 from weightwise.lm.latent.heads import attention_weights, attentions, heads_of, run
 from weightwise.lm.latent.joint_svd import JointSVD
@@ -82,6 +83,7 @@ def test_one_key_head_and_a_full_rank_lose_nothing() -> None:
         ({"qk_norm": True}, 0.15),
         ({"qk_norm": True, "qk_gain": "before"}, 0.15),
         ({"qkv_bias": True}, 0.3),
+        ({"rope_scaling": RopeScaling(factor=8.0, original_length=32)}, 0.1),
     ],
 )
 def test_every_kind_of_attention_comes_close(attention: dict[str, Any], most: float) -> None:
@@ -223,11 +225,17 @@ def test_latent_is_white_and_its_rank_the_best() -> None:
 
 def test_weights_of_attention_are_the_models_own() -> None:
     """Values mixed by these weights and projected are what attention gives."""
-    for attention in ({}, {"qk_norm": True, "qk_gain": "before"}, {"qkv_bias": True}):
+    scaling = RopeScaling(factor=8.0, original_length=32)
+    kinds: list[dict[str, Any]] = [
+        {},
+        {"qk_norm": True, "qk_gain": "before"},
+        {"qkv_bias": True, "rope_scaling": scaling},
+    ]
+    for attention in kinds:
         model, token_BT = built(**attention), texts(1)[0]
         inputs, outputs = run(model, token_BT)
         heads = heads_of(model, inputs)[2]
-        weight_BHTT = attention_weights(heads, 10_000.0)
+        weight_BHTT = attention_weights(attentions(model)[2], heads)
         value_BHTV = heads.value.transpose(1, 2).repeat_interleave(2, dim=1)
         mixed_BTX = (weight_BHTT @ value_BHTV).transpose(1, 2).flatten(2)
         got = attentions(model)[2].output(mixed_BTX)
@@ -241,7 +249,7 @@ def keys(rows_GPD: torch.Tensor, distance: list[float]) -> RotatingKeys:
         weight=torch.cat((rows_GPD.real, rows_GPD.imag), dim=1),
         energy=torch.ones(groups, pairs, dtype=torch.float64),
         distance=torch.tensor([distance] * groups, dtype=torch.float64),
-        rope_base=10_000.0,
+        pair_angles=angles(2 * pairs, 10_000.0),
     )
 
 

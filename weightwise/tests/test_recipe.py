@@ -41,8 +41,8 @@ REFUSED = {
     "name='a b'": "name: expected pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', got 'a b'",
     "model.attention.heads=1": (
         "model.attention.heads: expected one of share_factor, group_sizes, keep_ends, kind, "
-        "num_heads, num_kv_heads, head_width, rope_theta, rope_alpha, qkv_bias, qk_norm, qk_gain, qk_norm_eps, "
-        "dropout, got an unknown key"
+        "num_heads, num_kv_heads, head_width, rope_theta, rope_alpha, rope_scaling, qkv_bias, "
+        "qk_norm, qk_gain, qk_norm_eps, dropout, got an unknown key"
     ),
     "model.attention.num_kv_heads=3": (
         "model.attention.num_kv_heads: expected a divisor of num_heads 4, got 3"

@@ -36,7 +36,7 @@ from weightwise.lm.cache import Cache, KeyValueCache, Span
 from weightwise.lm.products import project
 
 if TYPE_CHECKING:
-    from weightwise.lm.attention_config import GQAConfig
+    from weightwise.lm.attention_config import GQAConfig, RopeScaling
     from weightwise.lm.config import LayerGroup
 
 
@@ -71,11 +71,15 @@ class Pass:
         start_BT = (index_T * is_first_BT).cummax(dim=1).values
         return (index_T - start_BT).unsqueeze(1)
 
-    def rotary(self, width: int, base: float) -> tuple[Tensor, Tensor]:
+    def rotary(
+        self, width: int, base: float, scaling: RopeScaling | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The `rotary_table` of the new tokens, for all layers with heads of this width."""
-        key = ("rotary", width, base)
+        key = ("rotary", width, base, scaling)
         if key not in self.shared:
-            self.shared[key] = rotary_table(self.position(), width=width, theta=base)
+            self.shared[key] = rotary_table(
+                self.position(), width=width, theta=base, scaling=scaling
+            )
         table: tuple[Tensor, Tensor] = self.shared[key]
         return table
 
@@ -106,7 +110,9 @@ class Pass:
         return kept
 
 
-def rotary_table(position: Tensor, *, width: int, theta: float) -> tuple[Tensor, Tensor]:
+def rotary_table(
+    position: Tensor, *, width: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles.
 
     Parameters
@@ -117,6 +123,8 @@ def rotary_table(position: Tensor, *, width: int, theta: float) -> tuple[Tensor,
         Features per head E.
     theta
         Base of the wavelengths.
+    scaling
+        Which of them are longer than that.
 
     Returns
     -------
@@ -124,7 +132,10 @@ def rotary_table(position: Tensor, *, width: int, theta: float) -> tuple[Tensor,
         Two float32 tensors of shape (..., T, E): cosines, and sines with the first half negated.
     """
     exponent = torch.arange(0, width, 2, dtype=torch.float32, device=position.device) / width
-    angle = position.to(torch.float32).unsqueeze(-1) * (1.0 / theta**exponent)
+    turn = 1.0 / theta**exponent
+    if scaling is not None:
+        turn = scaling.scaled(turn)
+    angle = position.to(torch.float32).unsqueeze(-1) * turn
     cos, sin = angle.cos(), angle.sin()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
@@ -235,7 +246,9 @@ class GroupedQueryAttention(nn.Module):
         shape, eps = (self.head_width,), config.qk_norm_eps
         if config.qk_norm and config.qk_gain == "before":
             x_BHTE = F.rms_norm(x_BHTE, shape, getattr(self, gain).to(x_BHTE.dtype), eps=eps)
-        x_BHTE = rotate(x_BHTE, *current.rotary(self.head_width, self.rope_base))
+        x_BHTE = rotate(
+            x_BHTE, *current.rotary(self.head_width, self.rope_base, config.rope_scaling)
+        )
         is_after = config.qk_norm and config.qk_gain == "after"
         return F.rms_norm(x_BHTE, shape, eps=eps) if is_after else x_BHTE
 

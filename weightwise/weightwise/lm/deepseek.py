@@ -17,9 +17,9 @@ from weightwise.lm.hub_settings import (
     PLAIN,
     build,
     common,
-    plain_rope_theta,
     read_settings,
     renamed,
+    rope_theta,
 )
 from weightwise.lm.latent.config import LatentConfig
 
@@ -116,7 +116,7 @@ def _config(given: dict[str, Any]) -> ModelConfig:
         latent_width=given["kv_lora_rank"],
         rope_width=given["qk_rope_head_dim"],
         query_latent_width=given.get("q_lora_rank"),
-        rope_theta=plain_rope_theta(given),
+        rope_theta=rope_theta(given),
         norm_eps=NORM_EPS,
     )
     ffn = SwiGLUConfig(hidden=given["intermediate_size"])

@@ -193,20 +193,34 @@ def rope_settings(given: dict[str, Any]) -> dict[str, Any]:
     return rope
 
 
-def plain_rope_theta(given: dict[str, Any]) -> float:
-    """Base of the wavelengths of rotary positions that are not scaled.
+def rope_theta(given: dict[str, Any], kinds: tuple[str, ...] = ("default",)) -> float:
+    """Base of the wavelengths of rotary positions.
+
+    Parameters
+    ----------
+    given
+        Settings of a checkpoint.
+    kinds
+        Rules of scaling that the caller knows.
 
     Raises
     ------
     ValueError
-        If they are scaled.
+        If they are scaled by another one.
     """
     rope = rope_settings(given)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise ValueError(f"rope_scaling: expected type 'default', got {kind!r}")
+    kind = rope_kind(rope)
+    if kind not in kinds:
+        wanted = " or ".join(map(repr, kinds))
+        raise ValueError(f"rope_scaling: expected type {wanted}, got {kind!r}")
     theta: float = rope.get("rope_theta", given.get("rope_theta", 10_000.0))
     return float(theta)
+
+
+def rope_kind(rope: dict[str, Any]) -> str:
+    """By which rule rotary positions are scaled."""
+    kind: str = rope.get("rope_type", rope.get("type", "default"))
+    return kind
 
 
 def common(given: dict[str, Any]) -> dict[str, Any]:

@@ -149,10 +149,10 @@ def _check_family(config: ModelConfig) -> None:
         )
     if ffn.kind != "moe":
         raise ValueError("ffn.kind: expected 'moe' for a checkpoint of this family, got 'swiglu'")
-    if attention.qkv_bias or attention.qk_gain != "after":
+    if attention.qkv_bias or attention.rope_scaling is not None or attention.qk_gain != "after":
         raise ValueError(
-            "attention.qkv_bias, attention.qk_gain: expected false and 'after' for a checkpoint of "
-            "this family"
+            "attention.qkv_bias, rope_scaling, qk_gain: expected false, none and 'after' for a "
+            "checkpoint of this family"
         )
     if not attention.qk_norm or attention.qk_norm_eps != config.norm_eps:
         raise ValueError(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from weightwise.lm.attention_config import RopeScaling
     from weightwise.lm.model import LanguageModel
 
 
@@ -135,12 +136,20 @@ def output_weight(attention: nn.Module, num_heads: int) -> Tensor:
     return weight_DHV.transpose(0, 1)
 
 
-def attention_weights(heads: Heads, rope_base: float) -> Tensor:
-    """Softmax of the scores of one layer under the causal mask, shape (B, H, T, T)."""
+def scaling_of(attention: nn.Module) -> RopeScaling | None:
+    """By which rule the wavelengths of a layer are scaled, if by any."""
+    return attention.config.rope_scaling if isinstance(attention, GroupedQueryAttention) else None
+
+
+def attention_weights(attention: nn.Module, heads: Heads) -> Tensor:
+    """Softmax of the scores of a layer under the causal mask, shape (B, H, T, T)."""
+    assert isinstance(attention, GroupedQueryAttention | LatentAttention)
     num_tokens = heads.query.shape[1]
     width = heads.rotating.shape[-1]
     position = torch.arange(num_tokens, device=heads.query.device)
-    table = rotary_table(position, width=width, theta=rope_base)
+    table = rotary_table(
+        position, width=width, theta=attention.rope_base, scaling=scaling_of(attention)
+    )
     query_BHTF = heads.query.transpose(1, 2)
     rotating, resting = query_BHTF.split([width, query_BHTF.shape[-1] - width], dim=-1)
     scores = _scores(rotate(rotating, *table), rotate(heads.rotating.transpose(1, 2), *table))

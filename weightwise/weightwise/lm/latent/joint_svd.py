@@ -27,11 +27,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from weightwise.lm.latent.heads import is_linear, output_weight, query_weight
+from weightwise.lm.latent.heads import is_linear, output_weight, query_weight, scaling_of
 from weightwise.lm.latent.rope_key import (
     TINY,
     RotatingKeys,
     SharedRopeKey,
+    angles,
     by_key_head,
     by_query_head,
     sparser_bases,
@@ -172,6 +173,10 @@ class _Layer:
         self.query_HFI = _query(moments, num_tokens)
         self.distance_HT = moments.distance.double().cpu()
         self.rope_base = float(moments.attention.rope_base)  # type: ignore[arg-type]
+        self.pair_angles = angles(self.num_rotating, self.rope_base)
+        scaling = scaling_of(moments.attention)
+        if scaling is not None:
+            self.pair_angles = scaling.scaled(self.pair_angles)
         out_HDV = output_weight(moments.attention, self.num_heads).detach().double().cpu()
         self.output_HVV = out_HDV.mT @ out_HDV
         size_H = (self.output_HVV * by_query_head(self.part_GEE[2], self.num_heads)).sum((1, 2))
@@ -195,7 +200,7 @@ class _Layer:
             weight=self.rotating_GRD,
             energy=energy_HP * self.score_H[:, None],
             distance=self.distance_HT,
-            rope_base=self.rope_base,
+            pair_angles=self.pair_angles,
         )
 
     def parts(self) -> list[tuple[Tensor, Tensor, Tensor]]:

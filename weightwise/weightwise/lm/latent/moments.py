@@ -179,7 +179,7 @@ def _distances(attention: nn.Module, heads: Heads) -> Tensor:
         resting=heads.resting[:ROWS_LOOKED_AT],
         value=heads.value[:ROWS_LOOKED_AT],
     )
-    weight_HTT = attention_weights(few, float(attention.rope_base)).mean(0)  # type: ignore[arg-type]
+    weight_HTT = attention_weights(attention, few).mean(0)
     place_T = torch.arange(weight_HTT.shape[-1], device=weight_HTT.device)
     distance = (place_T[:, None] - place_T).clamp(min=0)
     total_HT = weight_HTT.new_zeros(len(weight_HTT), len(place_T))

@@ -41,19 +41,14 @@ class RotatingKeys:
         Mean square of the query of every pair, weighted by what its scores are worth, shape (H, P).
     distance
         How much each head looks 0, 1, 2, … tokens back, adding up to 1; shape (H, T).
-    rope_base
-        Base of the wavelengths.
+    pair_angles
+        Turn of each pair from one token to the next, shape (P,).
     """
 
     weight: Tensor
     energy: Tensor
     distance: Tensor
-    rope_base: float
-
-    @property
-    def pair_angles(self) -> Tensor:
-        """Turn of each pair from one token to the next."""
-        return angles(self.weight.shape[1], self.rope_base)
+    pair_angles: Tensor
 
     def mean_turn(self, angle_P: Tensor) -> Tensor:
         """Mean of exp(-i angle distance) over what each head looks at, shape (H, P)."""
