@@ -38,8 +38,7 @@ def serve_command(
         max_batch: Texts that are written at a time.
         max_queue: Requests that wait for a place; more are told to come back later.
         max_length: Most tokens of a prompt and its text. Default: the model's.
-        cache_tokens: Tokens that all texts hold together, at least max_length; a request waits
-            until there is memory for all of it. Default: max_batch texts of max_length.
+        cache_tokens: Tokens of all texts together. Default: max_batch times max_length.
         prefill_tokens: Most tokens of prompts that are read between two tokens of other texts.
         dtype: Type of the weights and of the cache.
     """
@@ -54,8 +53,7 @@ def serve_command(
         ) from error
     _check_sizes(port, max_batch, prefill_tokens)
     model, tokenizer, recipe_name = open_model(checkpoint, dtype)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listener:
+    with _listener(host, port) as listener:
         decoder = Decoder(
             model,
             tokenizer,
@@ -71,16 +69,20 @@ def serve_command(
             name=name or recipe_name,
             api_key=api_key or os.environ.get("WEIGHTWISE_API_KEY") or None,
         )
-        place = f"[{host}]" if ":" in host else host
+        place = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(
-            f"weightwise: {name or recipe_name} at http://{place}:{listener.getsockname()[1]}/v1, "
-            f"{max_batch} texts at a time, cache {decoder.cache.num_bytes / 2**20:.1f} MiB; "
-            "Ctrl-C stops",
+            f"weightwise: {name or recipe_name} at http://{place}/v1, {max_batch} texts at a time, "
+            f"cache {decoder.cache.num_bytes / 2**20:.1f} MiB; Ctrl-C stops",
             file=sys.stderr,
             flush=True,
         )
         run_server(app, listener, engine)
     return 0
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
 
 
 def _check_sizes(port: int, max_batch: int, prefill_tokens: int) -> None:
