@@ -5,8 +5,8 @@ It ends in one question for each of them, in another order. A token says key and
 that one look is enough, and what is tested is the cache: the latent of that one token must still
 tell key and value after it was stored. The loss counts the answers only.
 
-Lengths grow in training from 48 to 4096 tokens. Texts are read through the cache as in generation:
-the noise in passes of 512, then one token after the other.
+Lengths grow in training from 48 to 1024 tokens; judged are texts of up to four times that. They are
+read through the cache as in generation: the noise in passes of 512, then token by token.
 """
 
 # Shapes: B texts, T tokens, P needles, V vocabulary
@@ -31,12 +31,7 @@ FIRST_QUESTION = NUM_NOISE
 FIRST_NEEDLE = FIRST_QUESTION + NUM_KEYS
 FIRST_ANSWER = FIRST_NEEDLE + NUM_KEYS * NUM_VALUES
 VOCAB_SIZE = FIRST_ANSWER + NUM_VALUES
-STAGES = (
-    (48, 32, 300),
-    (256, 8, 100),
-    (1024, 2, 60),
-    (4096, 1, 40),
-)  # tokens, texts of a step, steps
+STAGES = ((48, 32, 300), (256, 8, 100), (1024, 2, 60))  # tokens, texts of a step, steps
 LENGTHS = (512, 1024, 2048, 4096)
 PREFILL = 512
 RATE = 3e-3

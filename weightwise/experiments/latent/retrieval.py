@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from study.rows import claim, figure
 
-from weightwise.lm import CodeConfig, GQAConfig, LanguageModel, LatentConfig
+from weightwise.lm import CodeConfig, LanguageModel, LatentConfig
 from weightwise.report.latent_figures import needle_figure
 from weightwise.train.files import write_text
 
@@ -24,15 +24,12 @@ if TYPE_CHECKING:
     from study.rows import Row
     from study.runs import Runs
 
-    from weightwise.lm.config import AttentionConfig
-
 PLAIN = LatentConfig(num_heads=4, share_factor=2)
 STORED = {
     "CLLA": PLAIN,
     **{f"int{bits}": replace(PLAIN, codes=CodeConfig(bits=bits)) for bits in (8, 4, 3, 2)},
 }
-MHA = GQAConfig(num_heads=4)
-NUM_TEXTS = 64
+NUM_TEXTS = 16
 LEAST_KEPT = 0.99
 
 
@@ -43,8 +40,7 @@ def retrieval(runs: Runs, figures: Path) -> Iterator[Row]:
         **{arm: _table() for arm in STORED},
     }
     for seed in SEEDS:
-        _add(found["MHA"], _model(runs, "mha", MHA, seed))
-        model = _model(runs, "clla", PLAIN, seed)
+        model = _model(runs, seed)
         for arm, attention in STORED.items():
             _add(found[arm], stored_otherwise(model, attention))
     for arm, table in found.items():
@@ -74,12 +70,12 @@ def _add(table: dict[int, list[float]], model: LanguageModel) -> None:
         values.append(accuracy(model, length, NUM_TEXTS))
 
 
-def _model(runs: Runs, name: str, attention: AttentionConfig, seed: int) -> LanguageModel:
+def _model(runs: Runs, seed: int) -> LanguageModel:
     """A trained model, kept beside the runs."""
-    path = runs.folder / f"needle-{name}-s{seed}.pt"
+    path = runs.folder / f"needle-s{seed}.pt"
     if not path.exists():
         runs.folder.mkdir(parents=True, exist_ok=True)
-        torch.save(trained(attention, seed).state_dict(), path)
-    model = LanguageModel(model_config(attention))
+        torch.save(trained(PLAIN, seed).state_dict(), path)
+    model = LanguageModel(model_config(PLAIN))
     model.load_state_dict(torch.load(path))
     return model.eval()
