@@ -71,6 +71,9 @@ docs: $(VENV)/dev.stamp ## Build the site into site/
 bench: $(VENV)/dev.stamp ## Rerun the benchmarks (SYSTEM=foundation for one), print value beside goal, redraw the tables
 	$(BIN)/python -m tools.measure benchmarks $(SYSTEM)
 
+bench-gpu: $(VENV)/dev.stamp ## Run the tests and benchmarks that need a GPU, in less than eight minutes
+	$(BIN)/python -m tools.gpu
+
 reproduce: $(VENV)/dev.stamp ## Rerun the small-scale studies of the papers and redraw docs/results
 	$(BIN)/python -m tools.measure experiments $(SYSTEM)
 

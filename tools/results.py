@@ -74,9 +74,12 @@ def parse(line: str) -> dict[str, Any]:
     return row
 
 
-def stamp(measurement: Measurement) -> Row:
-    """Add machine, date and commit."""
-    return Row(**asdict(measurement), machine=machine(), date=_today(), commit=commit())
+def stamp(measurement: Measurement, at_commit: str | None = None) -> Row:
+    """Add machine, the GPU that the details name included, date and commit."""
+    gpu = measurement.detail.get("gpu")
+    where = machine() if gpu is None else f"{gpu}, {machine()}"
+    at_commit = at_commit or commit()
+    return Row(**asdict(measurement), machine=where, date=_today(), commit=at_commit)
 
 
 def append(path: Path, row: Row) -> None:

@@ -68,7 +68,7 @@ SHAPE = ModelConfig(
     vocab_size=32_000, width=HEADS * HEAD, num_layers=24, max_length=32_768 + 64, attention=MLA,
     ffn=SwiGLUConfig(hidden=5632),
 )  # fmt: skip
-TINY_SHAPE = replace(SHAPE, vocab_size=64, num_layers=2, ffn=SwiGLUConfig(hidden=32))
+TINY_SHAPE = replace(SHAPE, vocab_size=64, width=64, num_layers=2, ffn=SwiGLUConfig(hidden=32))
 TEXTS, CONTEXT = 32, 32_768
 STEPS, MOST_TEXTS, SHARE_FOR_CACHE = 8, 1024, 0.9
 WORK_BYTES = 4 << 20  # of a text beside its cache, for what passes through the layers

@@ -69,7 +69,7 @@ def synchronize() -> None:
 def free_bytes() -> int:
     """Memory of the device that nothing uses, what torch keeps for reuse given back first."""
     if DEVICE.type == "cpu":
-        return 1 << 26
+        return 1 << 24
     torch.cuda.empty_cache()
     return torch.cuda.mem_get_info()[0]
 
