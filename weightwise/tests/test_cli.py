@@ -155,7 +155,7 @@ def test_version_and_commands(call):
     assert call("--version") == (0, f"weightwise {__version__}\n", "")
     verbs = ("fit", "compare", "predict", "plan", "next", "sweep", "noise", "isoflop", "size")
     tokenizers = [f"tokenizer {verb}" for verb in ("train", "extend", "show")]
-    training = ["train", "long-context", "synthesize", "sft", "dpo"]
+    training = ["train", "long-context", "synthesize", "sft", "dpo", "uptrain"]
     writing = ["generate", "chat", "serve"]
     others = [*tokenizers, "convert", "formats", *(f"law {verb}" for verb in verbs), "demo"]
     assert list(COMMANDS) == [*training, *writing, *others]

@@ -154,7 +154,7 @@ class JointSVD:
             ),
             sharing_error=_sharing_error(layers, self._input_DD),
             rope_error=rope.error,
-            rank_error=1.0 - kept / max(total, TINY),
+            rank_error=max(0.0, 1.0 - kept / max(total, TINY)),
         )
 
 
