@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, SwiGLUConfig
 from weightwise.lm.decoder import Continuation, Decoder, Request
 from weightwise.lm.generate import complete
+from weightwise.lm.latent.config import CodeConfig, LatentConfig
 from weightwise.lm.sampling import SamplingConfig
 
 CONFIG = ModelConfig(
@@ -165,6 +166,24 @@ def test_texts_that_begin_alike_are_those_of_each_alone(model, cache_tokens, dat
         done += [one for one in decoder.step() if one.finish is not None]
     for one in done:
         assert_greedy(model, one)
+
+
+def test_pages_of_coded_latents_write_what_rows_write():
+    """Two layers on one latent in int4: the same texts, bit for bit the same scores."""
+    attention = LatentConfig(
+        num_heads=4, share_factor=2, rope_width=4, codes=CodeConfig(group_width=16)
+    )
+    coded = LanguageModel(replace(CONFIG, attention=attention)).eval()
+    coded.initialize(torch.Generator().manual_seed(0))
+    requests = [
+        Request(prompt=ids(40, number % 2), max_new_tokens=6, seed=number, num_logprobs=1)
+        for number in range(5)
+    ]
+    found = []
+    for cache_tokens in (None, 200):
+        texts, _ = run(Decoder(coded, num_slots=3, cache_tokens=cache_tokens), requests)
+        found.append([(one.tokens, one.scores) for one in texts])
+    assert found[0] == found[1]
 
 
 def test_request_waits_for_free_pages(model):
