@@ -52,6 +52,7 @@ import torch
 from torch import Tensor
 
 from weightwise.lm.latent import code_grids, code_kernels
+from weightwise.numerics.kernels import has_triton
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,9 +120,10 @@ def encode(x: Tensor, config: CodeConfig) -> Codes:
     """
     with torch.no_grad():
         x = x.detach().float()
-        if code_kernels.fits(x):
-            codes = _new(x.shape[:-1], x.shape[-1], config)
-            code_kernels.encode_into(x, codes.code, codes.scale, codes.minimum, config)
+        kernels = _kernels(x)
+        if kernels is not None:
+            codes = _new(x, config)
+            kernels.encode_into(x, codes.code, codes.scale, codes.minimum, config)
             return codes
         stored, scale, minimum = _quantize(x, config)
         return Codes(_pack(stored, config.bits), scale, minimum)
@@ -179,9 +181,10 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, config: CodeConfig) -> Tensor:
         rows = x.detach().float()
-        if code_kernels.fits(rows):
-            out = torch.empty(rows.shape)
-            code_kernels.fake_into(rows, out, config)
+        kernels = _kernels(rows)
+        if kernels is not None:
+            out = torch.empty_like(rows, memory_format=torch.contiguous_format)
+            kernels.fake_into(rows, out, config)
             return out.to(x.dtype)
         stored, scale, minimum = _quantize(rows, config)
         return _values(stored, scale, minimum, config, x.shape[-1]).to(x.dtype)
@@ -195,10 +198,23 @@ class _StraightThrough(torch.autograd.Function):
         return grad, None
 
 
-def _new(shape: torch.Size, width: int, config: CodeConfig) -> Codes:
-    groups = num_groups(width, config)
-    code = torch.empty(*shape, groups * config.group_width * config.bits // 8, dtype=torch.uint8)
-    scale = torch.empty(*shape, groups, dtype=torch.float16)
+def _kernels(x: Tensor) -> Any:
+    """The module that has compiled code for a tensor; ``None`` where only plain operations fit."""
+    if code_kernels.fits(x):
+        return code_kernels
+    is_left = torch.compiler.is_compiling() or not x.numel()
+    if x.device.type == "cuda" and has_triton() and not is_left:
+        from weightwise.lm.latent import triton_encode
+
+        return triton_encode
+    return None
+
+
+def _new(x: Tensor, config: CodeConfig) -> Codes:
+    groups = num_groups(x.shape[-1], config)
+    num_bytes = groups * config.group_width * config.bits // 8
+    code = x.new_empty(*x.shape[:-1], num_bytes, dtype=torch.uint8)
+    scale = x.new_empty(*x.shape[:-1], groups, dtype=torch.float16)
     return Codes(code, scale, None if config.is_symmetric else torch.empty_like(scale))
 
 
