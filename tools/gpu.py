@@ -23,7 +23,10 @@ from tools import measure, render, results
 
 FOLDER = results.ROOT / "out" / "gpu"
 IMPORTED = tuple(results.ROOT / folder for folder in (*results.LIBRARIES, ""))
-TESTS = ("test_gpu_kernels.py", "test_latent_gpu.py", "test_expert_products.py")
+TESTS = (
+    "test_gpu_kernels.py", "test_latent_gpu.py", "test_latent_gpu_codes.py",
+    "test_expert_products.py",
+)  # fmt: skip
 IS_THERE = "import sys, torch; sys.exit(not torch.cuda.is_available())"
 
 

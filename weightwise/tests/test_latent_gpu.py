@@ -263,8 +263,8 @@ def test_the_path_of_tensors_on_a_gpu() -> None:
     assert_close(got, expected.double(), TOLERANCES[torch.bfloat16])
 
 
-def machine_code(coding: CodeConfig | None) -> str:
-    """Assembler text of the main kernel for GPUs of compute capability 9.0, in bfloat16."""
+def compiled(view: LatentView, rows: int) -> Any:
+    """The main kernel for GPUs of compute capability 9.0, in bfloat16."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -273,12 +273,11 @@ def machine_code(coding: CodeConfig | None) -> str:
     types |= {name: "constexpr" for name in kernel.arg_names if name.isupper()}
     types |= dict.fromkeys(("mixed_ptr", "top_ptr", "total_ptr"), "*fp32") | {"scale": "fp32"}
     types |= dict.fromkeys(("query_ptr", "rope_query_ptr"), "*bf16") | {"mask_ptr": "*u8"}
-    values: dict[Any, Any] = {"IS_MASKED": False, "ROWS": 16, "TOKENS": 64, "STAGES": 2}
+    values: dict[Any, Any] = {"IS_MASKED": False, "ROWS": rows, "TOKENS": 64, "STAGES": 2}
     hints = {(kernel.arg_names.index(name),): 16 for name in types if name.endswith("_ptr")}
-    for name, width in (("latent", 512), ("rope", 64)):
-        view = vectors_of(torch.zeros(1, 1, width, dtype=torch.bfloat16), coding)
-        stored, place = triton_decode.stored(view), kernel.arg_names.index(name)
-        memory = ["*i32", "*fp16", "*fp16"] if coding else ["*bf16"] * 3
+    for name, vectors in (("latent", view.latent), ("rope", view.rope)):
+        stored, place = triton_decode.stored(vectors), kernel.arg_names.index(name)
+        memory = ["*i32", "*fp16", "*fp16"] if vectors.config else ["*bf16"] * 3
         fields = [*memory, *["i32"] * 4, *["constexpr"] * (len(names) - 7)]
         types[name] = triton_decode.Stored(*fields)  # type: ignore[assignment, call-arg]
         values |= {(place, i): stored[i].value for i in range(7, len(names))}
@@ -286,8 +285,7 @@ def machine_code(coding: CodeConfig | None) -> str:
     attrs = {place: [["tt.divisibility", value]] for place, value in hints.items()}
     source = ASTSource(kernel, types, constexprs=values, attrs=attrs)
     options = {"num_warps": triton_decode.WARPS, "enable_fp_fusion": True}
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    return str(compiled.asm["ptx"])
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
 @compiles
@@ -295,7 +293,13 @@ def machine_code(coding: CodeConfig | None) -> str:
 @pytest.mark.parametrize("coding", [PLAIN, CodeConfig(), CodeConfig(bits=2, is_symmetric=False)])
 def test_compiled_code_is_as_intended(coding: CodeConfig | None) -> None:
     """Tensor cores take 64 tokens at a time from shared memory; codes are fetched ahead of use."""
-    code = machine_code(coding)
+    latent, rope = (
+        vectors_of(torch.zeros(1, 1, width, dtype=torch.bfloat16), coding) for width in (512, 64)
+    )
+    view = LatentView(latent=latent, rope=rope)
+    kernel = compiled(view, 16)
+    assert kernel.metadata.shared <= triton_decode.shared_bytes(view) <= 227 << 10
+    code = kernel.asm["ptx"]
     products = re.findall(r"wgmma\.mma_async\S*m64n16k16\.f32\.(\w+)", code)
     assert set(products) == {"bf16" if coding is None else "f16"}
     # 36 steps of 16 features for the scores and 8 times 4 of 64 features and 16 tokens; made twice

@@ -45,11 +45,12 @@ if TYPE_CHECKING:
 
     from weightwise.lm.latent.cache import LatentView, Vectors
 
-WIDEST = 512  # features of a block: what registers and shared memory hold, see `MOST_ROWS`
+WIDEST = 512  # features of a latent: what registers hold for `MOST_ROWS` of them
 MOST_ROWS = 32  # of a program: their mixed latents are kept in registers
 TOKENS = 64  # of a block: the least that tensor cores take at a time
 STAGES = 2  # blocks that are fetched at the same time
 WARPS = 4
+LEAST_SHARED_BYTES = 64 << 10
 LEAST_ROWS = LEAST_WIDTH = 16  # of a product on tensor cores
 LEAST_TOKENS = 512  # of a part, so that its result costs little beside its codes
 PROGRAMS_PER_PROCESSOR = 2
@@ -104,9 +105,29 @@ def is_possible(query_BHTK: Tensor, view: LatentView) -> bool:
     view
         Tokens so far.
     """
-    widths = view.latent.width, view.rope.width
-    is_known = query_BHTK.dtype in TYPES and view.latent.dtype == query_BHTK.dtype
-    return is_known and min(widths) > 0 and max(widths) <= WIDEST
+    if query_BHTK.dtype not in TYPES or view.latent.dtype != query_BHTK.dtype:
+        return False
+    if min(view.latent.width, view.rope.width) < 1 or view.latent.width > WIDEST:
+        return False
+    if query_BHTK.device.type != "cuda":
+        return True
+    properties: Any = torch.cuda.get_device_properties(query_BHTK.device)
+    # AMD's GPUs do not tell.
+    room: int = getattr(properties, "shared_memory_per_block_optin", LEAST_SHARED_BYTES)
+    return shared_bytes(view) <= room
+
+
+def shared_bytes(view: LatentView) -> int:
+    """Most shared memory that a program takes: blocks, their codes on the way, and queries."""
+    total = TOKENS * MOST_ROWS * 4
+    for vectors in (view.latent, view.rope):
+        width = triton.next_power_of_2(max(vectors.width, LEAST_WIDTH))
+        bits = _bits_of(vectors)
+        num_blocks = STAGES if bits == 16 else 1
+        total += (num_blocks * TOKENS + MOST_ROWS) * width * vectors.dtype.itemsize
+        if bits < 16:
+            total += STAGES * TOKENS * width * (bits + 1) // 8
+    return total
 
 
 def attend(
@@ -201,7 +222,7 @@ def stored(vectors: Vectors) -> Stored:
     content, config, width = vectors.content, vectors.config, vectors.width
     shape: tuple[int, ...]
     how: tuple[Any, ...]
-    if isinstance(content, Codes) and config is not None and config.bits in WORD_BITS:
+    if isinstance(content, Codes) and config is not None and _bits_of(vectors) < 16:
         code, scale = content.code.view(torch.int32), content.scale
         least = scale if content.minimum is None else content.minimum
         coded = content.code.shape[-1] * 8 // config.bits
@@ -215,3 +236,9 @@ def stored(vectors: Vectors) -> Stored:
     assert code.stride(2) == scale.stride(2) == 1
     strides = (code.stride(0), code.stride(1), scale.stride(0), scale.stride(1))
     return Stored(code, scale, least, *strides, *map(tl.constexpr, (*shape, *how)))
+
+
+def _bits_of(vectors: Vectors) -> int:
+    """Bits of the codes that the kernels read; 16 where they read vectors."""
+    config = vectors.config
+    return config.bits if config is not None and config.bits in WORD_BITS else 16
