@@ -67,9 +67,8 @@ def long_context(
     folder = find_checkpoint(Path(checkpoint))
     before = read_recipe(folder / "recipe.toml")
     if not isinstance(before.data, DataConfig):
-        kind = before.data.kind
         raise ValueError(  # noqa: TRY004, what a user can cause is a ValueError
-            f"{folder}: expected a run that learnt from text, got {kind}"
+            f"{folder}: expected a run that learnt from text, got {before.data.kind}"
         )
     old = before.train.seq_length
     if seq_length < old:
@@ -79,13 +78,11 @@ def long_context(
     batch = max(1, before.train.batch_size * old // seq_length)
     fitting = max(1, (before.train.micro_batch_size or 1) * old // seq_length)
     steps = ceil(tokens / (batch * seq_length))
-    ratio = seq_length / old
-    model = before.model.with_attention(
-        lambda attention: replace(
-            attention, rope_alpha=_alpha(attention, before.model.width, rope_base, ratio)
-        )
+    model, ratio = before.model, seq_length / old
+    model = model.with_attention(
+        lambda one: replace(one, rope_alpha=_alpha(one, model.width, rope_base, ratio))
     )
-    length = max(seq_length, before.model.max_length)
+    length = max(seq_length, model.max_length)
     return replace(
         before,
         name=f"{before.name}-{seq_length}",
