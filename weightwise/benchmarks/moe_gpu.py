@@ -25,8 +25,8 @@ from peers import gpu, hunyuan
 from transformers import DynamicCache
 
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, MoEConfig, SwiGLUConfig
-from weightwise.lm.config import num_active_parameters, num_stored_parameters
 from weightwise.lm.flops import training_flop
+from weightwise.lm.parameters import num_active_parameters, num_stored_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,15 +11,17 @@ from weightwise.lm.config import (
     SwiGLUConfig,
     check_cut,
     layer_groups,
-    matrix_shapes,
-    num_active_parameters,
-    num_parameters,
-    num_stored_parameters,
 )
 from weightwise.lm.decoder import Continuation, Decoder, Request
 from weightwise.lm.generate import complete, generate
 from weightwise.lm.latent.config import CodeConfig, LatentConfig
 from weightwise.lm.model import LanguageModel
+from weightwise.lm.parameters import (
+    matrix_shapes,
+    num_active_parameters,
+    num_parameters,
+    num_stored_parameters,
+)
 from weightwise.lm.sampling import CHAT_SAMPLING, SamplingConfig
 from weightwise.lm.tokenizer import Tokenizer, train_tokenizer
 

@@ -4,14 +4,6 @@ One config class per kind of attention and feed-forward, told apart by ``kind``.
 a new config class, a new module beside ``attention.py`` or ``ffn.py``, and one entry in the dict
 literal of ``model.py``; existing classes stay as they are. Attention may differ from layer to
 layer; `layer_groups` says which layers belong together.
-
-The parameter count that scaling laws use is the closed form
-
-    N = layers * (4 d^2 + 3 d d_ff)
-
-for full-width attention and SwiGLU: the matrices inside the blocks, without embeddings, head
-and norm gains. It reproduces the sizes of Table 3 of arXiv 2501.02423 exactly. With experts, N
-counts what one token goes through: the shared and the chosen ones (arXiv 2411.02265).
 """
 
 from __future__ import annotations
@@ -356,82 +348,3 @@ def check_cut(config: ModelConfig, layer: int) -> None:
                 f"layer: expected {group.first} or {group.end}, because layers {group.first} to "
                 f"{group.end - 1} use what layer {group.first} keeps, got {layer}"
             )
-
-
-def matrix_shapes(config: ModelConfig) -> list[Shape]:
-    """Rows and columns of every matrix inside the blocks, all experts included.
-
-    Parameters
-    ----------
-    config
-        Settings of the model.
-    """
-    in_ffn = config.ffn.matrix_shapes(config.width)
-    return [
-        shape
-        for group in layer_groups(config)
-        for layer in range(group.first, group.end)
-        for shape in (
-            *group.attention.matrix_shapes(config.width, layer == group.first),
-            *in_ffn,
-        )
-    ]
-
-
-def num_parameters(config: ModelConfig) -> int:
-    """Count N, the non-embedding parameters that scaling laws speak of.
-
-    Parameters
-    ----------
-    config
-        Settings of the model.
-
-    Returns
-    -------
-    int
-        Weights of the matrices inside the blocks that one token goes through.
-
-    References
-    ----------
-    arXiv 2501.02423, Table 3; arXiv 2411.02265, section 2.3.1.
-    """
-    in_blocks = sum(rows * columns for rows, columns in matrix_shapes(config))
-    return in_blocks - config.num_layers * _num_idle(config)
-
-
-def num_stored_parameters(config: ModelConfig) -> int:
-    """Count every parameter of the model: embedding, blocks, norm gains and an untied head.
-
-    Parameters
-    ----------
-    config
-        Settings of the model.
-    """
-    in_blocks = sum(rows * columns for rows, columns in matrix_shapes(config))
-    others = config.num_layers * config.ffn.num_other(config.width) + sum(
-        group.attention.num_other(config.width, layer == group.first)
-        for group in layer_groups(config)
-        for layer in range(group.first, group.end)
-    )
-    gains = (2 * config.num_layers + 1) * config.width
-    tables = 1 if config.tie_embeddings else 2
-    table = tables * config.vocab_size * config.width
-    return in_blocks + others + gains + table
-
-
-def num_active_parameters(config: ModelConfig) -> int:
-    """Count the parameters that one token uses, embedding, router, gains and head included.
-
-    Parameters
-    ----------
-    config
-        Settings of the model.
-    """
-    return num_stored_parameters(config) - config.num_layers * _num_idle(config)
-
-
-def _num_idle(config: ModelConfig) -> int:
-    """Weights of one layer's experts that a token does not go through."""
-    ffn, width = config.ffn, config.width
-    stored = sum(rows * columns for rows, columns in ffn.matrix_shapes(width))
-    return stored - sum(rows * columns for rows, columns in ffn.active_shapes(width))

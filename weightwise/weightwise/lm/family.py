@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weightwise.lm.config import num_parameters
 from weightwise.lm.flops import training_flop
+from weightwise.lm.parameters import num_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weightwise.lm.config import MoEConfig, layer_groups, num_parameters
+from weightwise.lm.config import MoEConfig, layer_groups
+from weightwise.lm.parameters import num_parameters
 
 if TYPE_CHECKING:
     from weightwise.lm.config import ModelConfig
