@@ -1,6 +1,6 @@
 """Decoding, prompts and cache of latent attention against transformers and a plain prototype.
 
-    python weightwise/benchmarks/clla.py [--repeats N] [--parts decode codes prompts bytes]
+    python weightwise/benchmarks/clla.py [--repeats N] [--threads 1 2] [--parts decode codes]
 
 Models of 8 layers, 512 wide, with 8 heads of 64, latents of 128 and rotary keys of 32 features,
 float32. DeepSeek-V3's attention of transformers computes on the same tensors as ours without
@@ -39,7 +39,7 @@ from weightwise.lm import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -61,7 +61,6 @@ CONFIG = ModelConfig(
 ABOUT = {"layers": 8, "width": 512, "heads": 8, "latent": 128, "rope": 32, "dtype": "float32"}
 PARTS = ("decode", "codes", "prompts", "bytes")
 CONTEXTS = (256, 1024, 4096)
-THREADS = (1, 2)
 MOST_EXPANDED = 1024  # tokens of a prompt that transformers' latent attention reads
 STEPS, CACHE_STEPS = 8, 34  # the second: once around the residual of a quantised cache
 # 1.5 times what the prototype reached where Llama with 2 heads of keys reached 44.1 tokens/s.
@@ -81,11 +80,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each timing")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=(1, 2), help="numbers of threads to measure with"
+    )
     options = parser.parse_args()
     torch.manual_seed(SEED)
     with torch.inference_mode():
         for part in options.parts:
-            PART_WORK[part](options.repeats)
+            PART_WORK[part](options.repeats, options.threads)
 
 
 def build(attention: AttentionConfig) -> LanguageModel:
@@ -119,14 +121,14 @@ def steps_of(
     return work
 
 
-def measure_decoding(repeats: int) -> None:
+def measure_decoding(repeats: int, num_threads_each: Sequence[int]) -> None:
     """Rows of the speedup of decoding."""
     models = {"mla": build(MLA), "clla": build(CLLA), "clla_int4": build(CODED)}
     theirs = latent.deepseek(models["mla"])
     mha, gqa = latent.llama(CONFIG, 8), latent.llama(CONFIG, 2)
     for context in CONTEXTS:
         found, chosen = {}, {}
-        for num_threads in THREADS:
+        for num_threads in num_threads_each:
             with threads(num_threads):
                 token_BT, capacity = prompt_of(context), context + (16 * repeats + 16) * STEPS
                 ways = {name: steps_of(model, token_BT, capacity) for name, model in models.items()}
@@ -167,13 +169,13 @@ def report_decoding(
         )  # fmt: skip
 
 
-def measure_codes(repeats: int) -> None:
+def measure_codes(repeats: int, num_threads_each: Sequence[int]) -> None:
     """Rows of what codes cost: over the same model without, and their caches over theirs."""
     plain, coded = build(CLLA), build(CODED)
     kinds = {"unquantized": torch.float32, "bf16": torch.bfloat16}
     for context, (kind, dtype) in itertools.product((1024, 4096), kinds.items()):
         ratios, detail = {}, {}
-        for num_threads in THREADS:
+        for num_threads in num_threads_each:
             with threads(num_threads):
                 token_BT, capacity = prompt_of(context), context + (4 * repeats + 4) * STEPS
                 yardstick = steps_of(plain, token_BT, capacity, dtype=dtype)
@@ -216,7 +218,7 @@ def measure_their_codes(coded: LanguageModel, plain: LanguageModel) -> None:
     )  # fmt: skip
 
 
-def measure_prompts(repeats: int) -> None:
+def measure_prompts(repeats: int, num_threads_each: Sequence[int]) -> None:
     """Rows of the time that reading a prompt takes."""
     ours = {"clla": build(CLLA), "clla_int4": build(CODED), "mla": build(MLA)}
     gqa, theirs = latent.llama(CONFIG, 2), latent.deepseek(ours["mla"])
@@ -226,7 +228,7 @@ def measure_prompts(repeats: int) -> None:
         ways = {name: reading(model, token_BT) for name, model in ours.items()}
         if context <= MOST_EXPANDED:
             ways["transformers_mla"] = lambda token_BT=token_BT: latent.prefill(theirs, token_BT)
-        for num_threads in THREADS:
+        for num_threads in num_threads_each:
             with threads(num_threads):
                 times = compare(lambda: latent.prefill(gqa, token_BT), ways, repeats)  # noqa: B023
             ratios[f"{num_threads}t"] = max(times[name].ratio for name in ("clla", "clla_int4"))
@@ -248,7 +250,7 @@ def reading(model: LanguageModel, token_BT: Tensor) -> Callable[[], None]:
     return work
 
 
-def measure_bytes(_: int) -> None:
+def measure_bytes(*_: object) -> None:
     """Rows of the bytes that a token takes in caches that were allocated."""
     coded = replace(WIDE_LATENT, share_factor=2, codes=CodeConfig())
     layouts: dict[str, AttentionConfig] = {

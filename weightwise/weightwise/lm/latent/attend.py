@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from weightwise.lm.latent.cache import LatentView
 
+ABSORBING = 1.0  # time of a multiplication when absorbed over that when expanded
+
 
 def attend_latent(
     query_BHTK: Tensor,
@@ -95,7 +97,7 @@ def is_absorbed(num_queries: int, num_tokens: int, widths: tuple[int, int, int, 
     ups = latent * (key + value)
     absorbing = num_queries * (ups + num_tokens * (2 * latent + rope))
     expanding = num_tokens * (ups + num_queries * (key + rope + value))
-    return absorbing < expanding
+    return ABSORBING * absorbing < expanding
 
 
 def expanded(
