@@ -115,34 +115,43 @@ def train(
         If loss or gradient stop being finite; the step is not made and the last checkpoint stays.
     """
     run_dir = Path(run_dir)
+    cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
     with open_world() as world:
         if not world.is_main:
             console = Console(quiet=True)
         elif console is None:
             console = Console(stderr=True)
-        folder = CheckpointFolder(run_dir, recipe.train.keep_checkpoints, world)
-        checkpoint = _starting_point(run_dir, folder, world, console, resume=resume)
-        cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
-        data = _prepare_once(recipe, cache, world)
-        state = _initial_state(data) if checkpoint is None else read_state(checkpoint)
-        if checkpoint is not None:
-            _check_same_run(recipe, checkpoint, state, data)
-        if checkpoint is not None and state.step == recipe.train.steps:
-            return _result(run_dir, checkpoint, state, is_complete=True)
-        if checkpoint is not None:
-            _say(console, f"going on from step {state.step} ({checkpoint})")
-        elif isinstance(data, PreparedSamples):
-            _say(console, data.summary)
-        trainer = Trainer(recipe, data, world, checkpoint)
-        if world.is_main:
-            write_text(run_dir / "recipe.toml", to_toml(recipe))
-        with (
-            RunLog(run_dir, state.step, recipe.train, console, world) as log,
-            StopRequest() as stop,
-        ):
-            return _Run(recipe, run_dir, trainer, folder, log, world).finish(
-                state, checkpoint, stop
-            )
+        return _train(recipe, run_dir, cache, world, console, resume=resume)
+
+
+def _train(
+    recipe: Recipe, run_dir: Path, cache: Path, world: World, console: Console, *, resume: bool
+) -> TrainResult:
+    """Do the work of `train` in one process.
+
+    The trainer is gone before the processes part. Its reducer would otherwise be the last to hold
+    their group, and wait for a thread of it while that thread waits for the interpreter.
+    """
+    folder = CheckpointFolder(run_dir, recipe.train.keep_checkpoints, world)
+    checkpoint = _starting_point(run_dir, folder, world, console, resume=resume)
+    data = _prepare_once(recipe, cache, world)
+    state = _initial_state(data) if checkpoint is None else read_state(checkpoint)
+    if checkpoint is not None:
+        _check_same_run(recipe, checkpoint, state, data)
+    if checkpoint is not None and state.step == recipe.train.steps:
+        return _result(run_dir, checkpoint, state, is_complete=True)
+    if checkpoint is not None:
+        _say(console, f"going on from step {state.step} ({checkpoint})")
+    elif isinstance(data, PreparedSamples):
+        _say(console, data.summary)
+    trainer = Trainer(recipe, data, world, checkpoint)
+    if world.is_main:
+        write_text(run_dir / "recipe.toml", to_toml(recipe))
+    with (
+        RunLog(run_dir, state.step, recipe.train, console, world) as log,
+        StopRequest() as stop,
+    ):
+        return _Run(recipe, run_dir, trainer, folder, log, world).finish(state, checkpoint, stop)
 
 
 class _Run:
