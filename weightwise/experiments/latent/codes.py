@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BITS = (8, 4, 3, 2)
 WORDS = {True: "symmetric", False: "asymmetric"}
-TRAINED = ((4, True), (2, True), (2, False))  # bits and symmetry of runs that train with codes
+TRAINED = ((4, True), (2, False))  # bits and symmetry of runs that train with codes
 
 
 def after_training(runs: Runs, attention: LatentConfig) -> list[float]:
