@@ -56,6 +56,10 @@ REFUSED = {
         "data.source.path: expected one of kind, paths, suffixes, document_bytes, "
         "got an unknown key"
     ),
+    "data.source={kind='files', files=['a']}": (
+        "data.source.files: expected one of kind, paths, suffixes, document_bytes, "
+        "got an unknown key"
+    ),
     "data.source={paths=['a']}": "data.source.kind: expected a value, got none",
     "data.valid_fraction=1": "data.valid_fraction: expected less than 1, got 1",
     "precision.targets=['P7']": (

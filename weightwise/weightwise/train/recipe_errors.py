@@ -79,17 +79,26 @@ def _real_path(location: tuple[int | str, ...], table: dict[str, Any]) -> list[s
     """Leave out the names of union members, which pydantic puts between field names."""
     path: list[str] = []
     inner: Any = table
-    for part in location[:-1]:
-        if isinstance(inner, dict) and part not in inner and part == inner.get("kind", part):
+    may_be_kind = True  # of the table that was entered last
+    for index, part in enumerate(location, 1):
+        is_last = index == len(location)
+        if may_be_kind and isinstance(inner, dict) and _is_kind(part, inner, is_last=is_last):
+            may_be_kind = False
             continue
         path.append(str(part))
+        may_be_kind = True
         if isinstance(inner, list):
             inner = inner[int(part)]
         else:
             inner = inner.get(part) if isinstance(inner, dict) else None
-    if location and not (isinstance(inner, dict) and location[-1] == inner.get("kind")):
-        path.append(str(location[-1]))
     return path
+
+
+def _is_kind(part: int | str, table: dict[str, Any], *, is_last: bool) -> bool:
+    """Whether a part of a location names the kind of this table, not a key of it."""
+    if "kind" in table:
+        return bool(part == table["kind"])
+    return part not in table and not is_last  # the last one may be a missing key
 
 
 def _field_names(cls: type, path: list[str], table: dict[str, Any]) -> list[str]:
