@@ -195,6 +195,7 @@ def mix(
         triton_blocks.merge_parts[(num_rows, batch)](
             mixed, top, total, out_BHTC, num_rows, num_parts, WIDTH=width,
             PADDED=triton.next_power_of_2(width), PARTS=triton.next_power_of_2(num_parts),
+            enable_fp_fusion=True,
         )  # fmt: skip
     return out_BHTC
 

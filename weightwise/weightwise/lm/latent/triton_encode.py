@@ -57,6 +57,7 @@ def _launch(
             x, out, scale, minimum, num_groups, per_row, width,
             BITS=config.bits, GROUP=group, IS_SYMMETRIC=config.is_symmetric,
             IS_TRIED=config.scale_rule == "error", IS_FAKE=is_fake, BLOCK=block,
+            enable_fp_fusion=False,
         )  # fmt: skip
 
 
