@@ -5,7 +5,8 @@ Both keep a float16 scale and a zero point per group, which are 32 bits of 32 or
 
 from __future__ import annotations
 
-import warnings
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from weightwise.lm.latent.codes import bytes_per_row, fake_quantize
 from weightwise.lm.latent.config import CodeConfig
 
+PEERS = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "peers" / "codes.py"))
+by_quanto, by_hqq = PEERS["by_quanto"], PEERS["by_hqq"]
 pytestmark = pytest.mark.slow  # quanto takes ten seconds to import
 
 
@@ -33,28 +36,6 @@ def heavy() -> Tensor:
 
 
 TENSORS = pytest.mark.parametrize("make", [bells, uneven, heavy])
-
-
-def by_quanto(x: Tensor, bits: int, group: int) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from optimum.quanto import MaxOptimizer, qint2, qint4, quantize_weight
-    kind = {2: qint2, 4: qint4}[bits]
-    scale, shift = MaxOptimizer()(x, kind, 0, group)
-    return quantize_weight(
-        x, qtype=kind, axis=0, scale=scale, shift=shift, group_size=group
-    ).dequantize()
-
-
-def by_hqq(x: Tensor, bits: int, group: int) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from hqq.core.quantize import Quantizer
-    packed, settings = Quantizer.quantize(
-        x, nbits=bits, group_size=group, axis=1, optimize=True, device="cpu",
-        compute_dtype=torch.float32,
-    )  # fmt: skip
-    return Quantizer.dequantize(packed, settings)
 
 
 def error(seen: Tensor, x: Tensor) -> float:
