@@ -88,7 +88,8 @@ class PageStore:
         page_BN = self.table.page_BN[:, : -(-num_tokens // self.table.page_tokens)]
         # Whole pages at a time are copied faster than by an index into the midst of them.
         pages = self.memory.index_select(0, page_BN.flatten()).unflatten(0, page_BN.shape)
-        return pages.movedim(1, -3).flatten(-3, -2)[..., :num_tokens, :]
+        tokens: Tensor = pages.movedim(1, -3).flatten(-3, -2)
+        return tokens[..., :num_tokens, :]
 
 
 class PagedCache(Cache):
