@@ -35,10 +35,7 @@ LEAST_KEPT = 0.99
 
 def retrieval(runs: Runs, figures: Path) -> Iterator[Row]:
     """Share of right answers at each length, with the cache of one model stored in all ways."""
-    found: dict[str, dict[int, list[float]]] = {
-        "MHA": _table(),
-        **{arm: _table() for arm in STORED},
-    }
+    found = {arm: _table() for arm in STORED}
     for seed in SEEDS:
         model = _model(runs, seed)
         for arm, attention in STORED.items():
