@@ -69,6 +69,7 @@ def test_example_prints_what_the_docs_show(path):
     assert run.stdout == path.with_suffix(".txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_figures_of_the_pharmacy_are_current(tmp_path):
     """The drawings of the tutorial are those that its commands make."""
     script = ROOT / "docs" / "examples" / "wardwise_pharmacy.py"

@@ -40,6 +40,7 @@ def test_rows_count_however_a_step_ends(workspace, ending, is_whole):
     assert rows[0].is_met is False
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_ended(workspace):
     """Its rows up to then count."""
     code = f"import time; print({json.dumps(ROW)!r}, flush=True); time.sleep(60)"
