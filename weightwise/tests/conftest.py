@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,18 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet = Console(quiet=True)
     train(recipe, folder / "run", cache_dir=folder / "cache", console=quiet)
     return folder / "run"
+
+
+@pytest.fixture
+def said_in_the_interpreter(request: pytest.FixtureRequest) -> str:
+    """What pytest says of the same file in Triton's interpreter, where all of it passes."""
+    # Triton chooses between interpreter and compiler when it is imported.
+    child = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(request.path)],
+        env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert child.returncode == 0, child.stdout + child.stderr
+    return child.stdout
 
 
 @pytest.fixture
