@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "wardwise": (
         ("errors",),
-        ("journal", "site", "fleet.loss"),
-        ("pharmacy",),
+        ("journal", "site", "fleet.loss", "fleet.require", "fleet.randomness"),
+        ("pharmacy", "fleet.energy"),
         ("fleet.problem", "fleet.plan"),
         ("fleet.check", "fleet.schedule", "io", "flows"),
         ("fleet.search", "dynamism", "generate"),

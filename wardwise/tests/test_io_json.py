@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wardwise.fleet.energy import Battery, ChargeCurve, Recharge
 from wardwise.fleet.plan import Plan, Stop, Trip
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot, Station
+from wardwise.fleet.randomness import Promise, Randomness
 from wardwise.io import json_schema, read_json, read_plan, write_json, write_plan
 from wardwise.site import Corridor, Elevator, Floor, Node, NodeKind, Site
 
@@ -161,22 +163,42 @@ def test_building_is_written_without_tables(tmp_path):
 
 
 def test_every_field_is_written(tmp_path):
-    """No field of a dataclass is forgotten in the file; only a transfer uses them all."""
+    """No field of a dataclass is forgotten; a transfer and a late delivery use all of theirs."""
     (meals,) = in_building().requests
-    transfer = replace(meals, kind=Kind.TRANSFER, origin="dock")
-    write_json(replace(in_building(), requests=(transfer,)), tmp_path / "clinic.json")
+    requests = (
+        replace(meals, id="blood", kind=Kind.TRANSFER, origin="dock"),
+        replace(meals, available_s=60.0),
+    )
+    battery = Battery(capacity_wh=100.0, wh_per_m=0.1)
+    instance = replace(
+        in_building(),
+        requests=requests,
+        robots=(Robot(id="r1", capacity=4.0, end_s=3600.0, battery=battery),),
+        stations=(Station(id="plug", place="dock", charge=ChargeCurve.linear(100.0, 20.0)),),
+        recharge=Recharge.FULL,
+        randomness=Randomness(),
+        promise=Promise(),
+    )
+    write_json(instance, tmp_path / "clinic.json")
+    assert read_json(tmp_path / "clinic.json") == instance
     data = json.loads((tmp_path / "clinic.json").read_text(encoding="utf-8"))
-    for cls, item in (
+    for cls, names in (
         (Place, data["places"][0]),
-        (Request, data["requests"][0]),
+        (Request, {**data["requests"][0], **data["requests"][1]}),
         (Robot, data["robots"][0]),
+        (Battery, data["robots"][0]["battery"]),
         (Station, data["stations"][0]),
+        (ChargeCurve, data["stations"][0]["charge"]),
         (Costs, data["costs"]),
         (Site, data["site"]),
         (Corridor, data["site"]["corridors"][0]),
         (Elevator, data["site"]["elevators"][0]),
+        (Randomness, data["randomness"]),
+        (Promise, data["promise"]),
     ):
-        assert list(item) == [field.name for field in fields(cls)]
+        assert list(names) == [field.name for field in fields(cls)]
+    travel = {"travel_s", "distance_m", "travel_var_s2"}
+    assert {*data} - {"schema", "travel"} == {f.name for f in fields(Instance)} - travel
 
 
 texts = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=6)

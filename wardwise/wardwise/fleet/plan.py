@@ -20,8 +20,28 @@ class Stop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Charge:
+    """A visit to a charging station: arrive, wait for a slot, charge, leave.
+
+    It is made just before `stops[before]` of its trip; with `before` the number of
+    stops, on the way back. With `before` 0 at a station at the depot, the robot is
+    charged before it leaves: it arrived with the trip before, or started its shift
+    there, and is charged while it is reloaded or waits.
+    """
+
+    station: str
+    before: int
+    arrive_s: float
+    start_s: float
+    end_s: float
+    charged_wh: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trip:
     """One round of one robot: out of the depot, through `stops`, back to the depot.
+
+    `charges` stand in driving order.
 
     If it `is_broken_off`, the robot broke down at `return_s`, after the last of
     `stops`, and people took it to the depot: it drove no way home.
@@ -32,24 +52,77 @@ class Trip:
     stops: tuple[Stop, ...]
     return_s: float
     is_broken_off: bool = False
+    charges: tuple[Charge, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stops:
             raise ValueError(
                 f"trip of robot {self.robot!r}: stops: expected at least one, got none"
             )
+        first = 0
+        for charge in self.charges:
+            if not first <= charge.before <= len(self.stops):
+                raise ValueError(
+                    f"trip of robot {self.robot!r}: charges: before: expected {first} to "
+                    f"{len(self.stops)}, got {charge.before}"
+                )
+            first = charge.before
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestRisk:
+    """Share of the scenarios in which a request is late, and its upper bound."""
+
+    request: str
+    late_share: float
+    upper: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReturnRisk:
+    """Share of the scenarios in which a robot is back after its shift, and its bound."""
+
+    robot: str
+    late_share: float
+    upper: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What random days made of a plan: how often what is late, with confidence bounds.
+
+    Parameters
+    ----------
+    confidence
+        With which each `upper` bounds the true share.
+    expected_lateness_s
+        Mean sum of all delays of a day.
+    holds
+        Whether every bound keeps the promise of the instance.
+    """
+
+    num_scenarios: int
+    seed: int
+    confidence: float = 0.99
+    requests: tuple[RequestRisk, ...]
+    returns: tuple[ReturnRisk, ...]
+    expected_lateness_s: float
+    holds: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """All trips of a day, and the requests that are turned down.
 
-    Trips of one robot stand in the order in which they are driven.
+    Trips of one robot stand in the order in which they are driven. Times are those of
+    a day on which everything takes its mean; what randomness does to them, the
+    `certificate` says.
     """
 
     instance: str
     trips: tuple[Trip, ...]
     denied: tuple[str, ...] = ()
+    certificate: Certificate | None = None
 
     def trips_by_robot(self) -> dict[str, tuple[Trip, ...]]:
         """Trips of every robot that has any, in driving order."""
@@ -64,7 +137,7 @@ class CostBreakdown:
     """The four parts of a day's cost, as amounts and as money.
 
     `lateness_s` is the plain sum of delays past `due_s`; the money weighs each
-    by its priority.
+    by its priority. Energy is that of robots with batteries.
     """
 
     num_robots: int
@@ -76,6 +149,9 @@ class CostBreakdown:
     distance_cost: float
     lateness_cost: float
     denial_cost: float
+    energy_wh: float = 0.0
+    charged_wh: float = 0.0
+    num_charges: int = 0
 
     @property
     def total(self) -> float:

@@ -12,7 +12,6 @@ trust it.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -22,39 +21,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from wardwise.fleet.energy import Battery, ChargeCurve, Range, Recharge
+from wardwise.fleet.require import require_finite, require_id, require_non_negative, require_unique
 
+if TYPE_CHECKING:
+    from wardwise.fleet.randomness import Promise, Randomness
     from wardwise.site import Site
 
 Matrix = NDArray[np.float64]
 
 NUM_PRIORITIES = 3
-
-
-def _require_id(what: str, value: str) -> None:
-    if not value or value != value.strip() or not value.isprintable():
-        raise ValueError(f"{what}: id: expected printable text without outer spaces, got {value!r}")
-
-
-def _require_unique(what: str, ids: Iterable[str]) -> None:
-    for value, count in Counter(ids).items():
-        if count > 1:
-            raise ValueError(f"{what}: id: {value!r} stands {count} times")
-
-
-def _require_finite(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{owner}: {name}: expected a finite number, got {value}")
-
-
-def _require_non_negative(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(
-                f"{owner}: {name}: expected a finite number of at least 0, got {value}"
-            )
 
 
 class Kind(StrEnum):
@@ -75,8 +51,8 @@ class Place:
     floor: int = 0
 
     def __post_init__(self) -> None:
-        _require_id("place", self.id)
-        _require_finite(f"place {self.id!r}", x_m=self.x_m, y_m=self.y_m)
+        require_id("place", self.id)
+        require_finite(f"place {self.id!r}", x_m=self.x_m, y_m=self.y_m)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +62,9 @@ class Request:
     Service starts in [`ready_s`, `due_s`]; it may start late by at most
     `tolerance_s`, which costs `Costs.lateness_per_s`. `release_s` is the moment
     the request becomes known (0: before the day starts); service starts no
-    earlier. `priority` is 1 (stat), 2 (urgent) or 3 (routine).
+    earlier. `priority` is 1 (stat), 2 (urgent) or 3 (routine). The goods of a delivery
+    stand at the depot from `available_s` on, which is known beforehand: the trip that
+    carries them departs no earlier.
 
     A transfer is picked up at `origin` and dropped at `place` by one robot within
     one trip, and `service_s` is spent at each end. Its pickup starts no earlier than
@@ -105,15 +83,16 @@ class Request:
     release_s: float = 0.0
     priority: int = 3
     tolerance_s: float = 0.0
+    available_s: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_id("request", self.id)
+        require_id("request", self.id)
         name = f"request {self.id!r}"
         if self.kind not in list(Kind):
             raise ValueError(f"{name}: kind: expected one of {', '.join(Kind)}, got {self.kind!r}")
         object.__setattr__(self, "kind", Kind(self.kind))
         self._require_origin(name)
-        _require_non_negative(
+        require_non_negative(
             name,
             load=self.load,
             ready_s=self.ready_s,
@@ -121,7 +100,12 @@ class Request:
             service_s=self.service_s,
             release_s=self.release_s,
             tolerance_s=self.tolerance_s,
+            available_s=self.available_s,
         )
+        if self.available_s > 0 and self.kind is not Kind.DELIVER:
+            raise ValueError(
+                f"{name}: available_s: expected 0 for kind {self.kind}, got {self.available_s:g}"
+            )
         if self.due_s < self.ready_s:
             raise ValueError(
                 f"{name}: due_s: expected at least ready_s = {self.ready_s:g}, got {self.due_s:g}"
@@ -160,7 +144,7 @@ class Robot:
     """A robot that waits loaded at the depot from `start_s` and is back by `end_s`.
 
     It may return, reload and leave again, in at most `max_trips` trips
-    (`None`: any number).
+    (`None`: any number). Without a `battery` it drives any way.
     """
 
     id: str
@@ -168,11 +152,12 @@ class Robot:
     start_s: float = 0.0
     end_s: float
     max_trips: int | None = None
+    battery: Battery | None = None
 
     def __post_init__(self) -> None:
-        _require_id("robot", self.id)
+        require_id("robot", self.id)
         name = f"robot {self.id!r}"
-        _require_non_negative(name, capacity=self.capacity, start_s=self.start_s, end_s=self.end_s)
+        require_non_negative(name, capacity=self.capacity, start_s=self.start_s, end_s=self.end_s)
         if self.end_s < self.start_s:
             raise ValueError(
                 f"{name}: end_s: expected at least start_s = {self.start_s:g}, got {self.end_s:g}"
@@ -183,15 +168,20 @@ class Robot:
 
 @dataclass(frozen=True, kw_only=True)
 class Station:
-    """A charging station with room for `num_slots` robots at once."""
+    """A charging station with room for `num_slots` robots at once (`None`: any number).
+
+    It charges along the curve `charge`; without one it is a mark on the map. A robot is
+    charged at a station at the depot before it leaves, while it is reloaded.
+    """
 
     id: str
     place: str
-    num_slots: int = 1
+    num_slots: int | None = 1
+    charge: ChargeCurve | None = None
 
     def __post_init__(self) -> None:
-        _require_id("station", self.id)
-        if self.num_slots < 1:
+        require_id("station", self.id)
+        if self.num_slots is not None and self.num_slots < 1:
             raise ValueError(
                 f"station {self.id!r}: num_slots: expected at least 1, got {self.num_slots}"
             )
@@ -211,7 +201,7 @@ class Costs:
     per_denial: tuple[float, float, float] = (1000.0, 400.0, 150.0)
 
     def __post_init__(self) -> None:
-        _require_non_negative("costs", per_robot=self.per_robot, per_metre=self.per_metre)
+        require_non_negative("costs", per_robot=self.per_robot, per_metre=self.per_metre)
         for name in ("lateness_per_s", "per_denial"):
             values = getattr(self, name)
             if len(values) != NUM_PRIORITIES:
@@ -219,7 +209,7 @@ class Costs:
                     f"costs: {name}: expected {NUM_PRIORITIES} values, got {len(values)}"
                 )
             for value in values:
-                _require_non_negative("costs", **{name: value})
+                require_non_negative("costs", **{name: value})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +226,12 @@ class Instance:
         Time at the depot between two trips of the same robot.
     site
         The building the matrices were computed from, for maps and reports.
+    recharge
+        Whether a visit to a station may charge less than the full battery.
+    randomness
+        How times vary around the means, where that is part of the problem.
+    promise
+        How often requests may be late and robots back late.
 
     Raises
     ------
@@ -254,27 +250,36 @@ class Instance:
     reload_s: float = 0.0
     costs: Costs = Costs()
     site: Site | None = field(default=None, repr=False)
+    recharge: Recharge = Recharge.PARTIAL
+    randomness: Randomness | None = None
+    promise: Promise | None = None
 
     def __post_init__(self) -> None:
         if not self.places:
             raise ValueError("places: expected at least the depot, got none")
         if not self.robots:
             raise ValueError("robots: expected at least one, got none")
-        _require_non_negative("instance", reload_s=self.reload_s)
+        require_non_negative("instance", reload_s=self.reload_s)
         for what, ids in (
             ("place", (p.id for p in self.places)),
             ("request", (r.id for r in self.requests)),
             ("robot", (r.id for r in self.robots)),
             ("station", (s.id for s in self.stations)),
         ):
-            _require_unique(what, ids)
+            require_unique(what, ids)
         for name in ("travel_s", "distance_m", "travel_var_s2"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, self._frozen_matrix(name))
+        if self.recharge not in list(Recharge):
+            raise ValueError(
+                f"recharge: expected one of {', '.join(Recharge)}, got {self.recharge!r}"
+            )
+        object.__setattr__(self, "recharge", Recharge(self.recharge))
         for station in self.stations:
-            self._require_place(f"station {station.id!r}: place", station.place)
+            self._require_usable(station)
         for request in self.requests:
             self._require_servable(request)
+        self._require_in_range()
 
     def __eq__(self, other: object) -> bool:
         """Equal when every field is; matrices compare by value."""
@@ -302,6 +307,16 @@ class Instance:
         """Robots by id."""
         return {robot.id: robot for robot in self.robots}
 
+    @cached_property
+    def station_by_id(self) -> dict[str, Station]:
+        """Stations by id."""
+        return {station.id: station for station in self.stations}
+
+    @cached_property
+    def batteries(self) -> tuple[Battery, ...]:
+        """Batteries of the robots, each kind once."""
+        return tuple(dict.fromkeys(r.battery for r in self.robots if r.battery is not None))
+
     def _frozen_matrix(self, name: str) -> Matrix:
         matrix = np.array(getattr(self, name), dtype=np.float64)
         size = len(self.places)
@@ -319,6 +334,30 @@ class Instance:
     def _require_place(self, what: str, place: str) -> None:
         if place not in self.place_index:
             raise ValueError(f"{what}: no place is called {place!r}")
+
+    def _require_usable(self, station: Station) -> None:
+        name = f"station {station.id!r}"
+        self._require_place(f"{name}: place", station.place)
+        largest_wh = max((battery.capacity_wh for battery in self.batteries), default=0.0)
+        if station.charge is not None and station.charge.last_wh < largest_wh:
+            raise ValueError(
+                f"{name}: charge: expected a curve up to the largest battery, {largest_wh:g} Wh, "
+                f"got one up to {station.charge.last_wh:g}"
+            )
+
+    def _require_in_range(self) -> None:
+        """Refuse what no full battery reaches; a robot without a battery reaches all."""
+        if any(robot.battery is None for robot in self.robots):
+            return
+        chargers = [self.place_index[s.place] for s in self.stations if s.charge is not None]
+        ranges = [Range.of(b, chargers, self.distance_m, self.travel_s) for b in self.batteries]
+        for request in self.requests:
+            visits = [self.place_index[request.place]]
+            if request.origin is not None:
+                visits.insert(0, self.place_index[request.origin])
+            findings = [reach.shortfall(visits, request.service_s) for reach in ranges]
+            if None not in findings:
+                raise ValueError(f"request {request.id!r}: {findings[0]}")
 
     def _require_servable(self, request: Request) -> None:
         """Refuse what no robot can ever serve; late releases are the dispatcher's affair."""
@@ -344,7 +383,8 @@ class Instance:
         # A transfer is served at its origin, too, before the robot drives on.
         before_s = sum(request.service_s + leg_s for leg_s in between_s)
         for robot in self.robots:
-            start_s = max(robot.start_s + out_s, request.ready_s) + before_s
+            depart_s = max(robot.start_s, request.available_s)
+            start_s = max(depart_s + out_s, request.ready_s) + before_s
             end_s = start_s + request.service_s + back_s
             fits = request.load <= robot.capacity
             if fits and start_s <= request.latest_s and end_s <= robot.end_s:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wardwise.errors import InputError
+from wardwise.fleet.energy import Recharge
 from wardwise.fleet.plan import Plan
 from wardwise.fleet.problem import Instance
 from wardwise.io.documents import layout, validated
@@ -36,7 +37,16 @@ if TYPE_CHECKING:
 
 # Younger than the first files of these schemas: written only where they say something, so that
 # whoever knows only the older fields can read all that needs no others.
-_YOUNGER_FIELDS = {"origin": None, "is_pickup": False, "is_broken_off": False}
+_YOUNGER_FIELDS = {
+    "origin": None,
+    "is_pickup": False,
+    "is_broken_off": False,
+    "available_s": 0.0,
+    "battery": None,
+    "charge": None,
+    "charges": (),
+    "certificate": None,
+}
 
 
 def read_json(path: str | os.PathLike[str]) -> Instance:
@@ -76,6 +86,9 @@ def parse_json(text: str, path: str | os.PathLike[str]) -> Instance:
             reload_s=model.reload_s,
             costs=model.costs,
             site=model.site,
+            recharge=model.recharge,
+            randomness=model.randomness,
+            promise=model.promise,
         )
     except ValueError as error:
         subject, _, problem = str(error).partition(": ")
@@ -109,6 +122,11 @@ def format_json(instance: Instance) -> str:
     document["reload_s"] = instance.reload_s
     document["costs"] = dataclasses.asdict(instance.costs)
     document["travel"] = _travel_document(instance)
+    if instance.recharge is not Recharge.PARTIAL:
+        document["recharge"] = instance.recharge
+    for name in ("randomness", "promise"):
+        if getattr(instance, name) is not None:
+            document[name] = dataclasses.asdict(getattr(instance, name))
     if instance.site is not None:
         document["site"] = dataclasses.asdict(instance.site)
     return layout(document) + "\n"
@@ -123,7 +141,12 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
         Naming the JSON field, or line and column where it is no JSON.
     """
     model = validated(PlanModel, read_text(path), path)
-    return Plan(instance=model.instance, trips=model.trips, denied=model.denied)
+    return Plan(
+        instance=model.instance,
+        trips=model.trips,
+        denied=model.denied,
+        certificate=model.certificate,
+    )
 
 
 def write_plan(plan: Plan, path: str | os.PathLike[str]) -> None:
@@ -154,7 +177,7 @@ def _fields_by_subject(model: InstanceModel) -> dict[str, str]:
     """Places in the document of what the problem's own messages start with."""
     subjects = {
         f"{what} {item.id!r}": f"{name}[{row}]"
-        for what, name in (("request", "requests"), ("station", "stations"))
+        for what, name in (("request", "requests"), ("station", "stations"), ("robot", "robots"))
         for row, item in enumerate(getattr(model, name))
     }
     plural = {what: f"{what}s" for what in ("place", "request", "robot", "station")}

@@ -90,7 +90,8 @@ def write_plain(
         raise ValueError(f"instance: expected what {file_format} can hold: {error}") from error
     if copy != instance:
         names = ("name", "places", "robots", "requests", "stations", "reload_s", "costs", "site")
-        lost = (name for name in names if getattr(copy, name) != getattr(instance, name))
+        younger = ("recharge", "randomness", "promise")
+        lost = (n for n in (*names, *younger) if getattr(copy, n) != getattr(instance, n))
         field = next(lost, "travel_s, distance_m or travel_var_s2")
         raise ValueError(
             f"{field}: expected what {file_format} can hold, got more; write JSON instead"

@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from wardwise.fleet.plan import Trip  # noqa: TC001 - pydantic reads these annotations
+from wardwise.fleet.energy import Recharge
+from wardwise.fleet.plan import Certificate, Trip  # noqa: TC001 - pydantic reads these
 from wardwise.fleet.problem import Costs, Place, Request, Robot, Station
+from wardwise.fleet.randomness import Promise, Randomness  # noqa: TC001
 from wardwise.site import Site  # noqa: TC001
 
 INSTANCE_SCHEMA = "wardwise/instance/1"
@@ -71,6 +73,9 @@ class InstanceModel(_Model):
     costs: Costs = Costs()
     travel: Annotated[MatrixTravel | EuclideanTravel | SiteTravel, Field(discriminator="kind")]
     site: Site | None = None
+    recharge: Recharge = Recharge.PARTIAL
+    randomness: Randomness | None = None
+    promise: Promise | None = None
 
 
 class PlanModel(_Model):
@@ -80,6 +85,7 @@ class PlanModel(_Model):
     instance: Name
     trips: tuple[Trip, ...]
     denied: tuple[str, ...] = ()
+    certificate: Certificate | None = None
 
 
 def json_schema(kind: Literal["instance", "plan"]) -> dict[str, Any]:
