@@ -35,7 +35,9 @@ HOUR_S = 3600.0
 CLASSES = ("stat", "urgent", "routine")
 
 NumDays = Annotated[int, typer.Option("--days", min=2, help="Days to simulate.")]
-LawName = Annotated[Law, typer.Option(help="Distribution of travel and service times.")]
+LawName = Annotated[
+    Law, typer.Option(help="Distribution of travel and service times: gamma or lognormal.")
+]
 TravelCv = Annotated[
     float | None, typer.Option(min=0, max=10, help="Deviation of travel over mean; none: FILE's.")
 ]

@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 
 import numpy as np
-from scipy.special import gammaincinv, ndtri
 
-MOST_CV = 10.0
+from wardwise.fleet.randomness import MOST_CV, Law, Spread
+
 SHORTEST_S = 1.0
 
-
-class Law(StrEnum):
-    """Distribution of driving, service and waiting times, given by mean and variance."""
-
-    GAMMA = "gamma"
-    LOGNORMAL = "lognormal"
+# Laws that a mean and a variance describe, and that have no negative times.
+LAWS = (Law.GAMMA, Law.LOGNORMAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +30,7 @@ class Disturbances:
     Parameters
     ----------
     law
-        Distribution of all times but those of failures.
+        Distribution of all times but those of failures: gamma or log-normal.
     travel_cv
         Standard deviation of a leg's time over its mean, 0 to 10; `None` takes the
         variances of the instance. With elevators it is that of the driving parts, and
@@ -64,9 +60,9 @@ class Disturbances:
     cancels_per_s: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.law not in list(Law):
+        if self.law not in LAWS:
             raise ValueError(
-                f"disturbances: law: expected one of {', '.join(Law)}, got {self.law!r}"
+                f"disturbances: law: expected one of {', '.join(LAWS)}, got {self.law!r}"
             )
         object.__setattr__(self, "law", Law(self.law))
         for name in ("travel_cv", "service_cv"):
@@ -115,7 +111,7 @@ class Luck:
 
     def __init__(self, seed: int, law: Law) -> None:
         self._seed = seed
-        self._law = law
+        self._spread = Spread(law=law)
 
     def generator(self, source: Source, number: int) -> np.random.Generator:
         """Generator for a search."""
@@ -126,10 +122,7 @@ class Luck:
         if mean <= 0 or variance <= 0:
             return mean
         uniform = self._uniform(source, *key)
-        if self._law is Law.GAMMA:
-            return float(gammaincinv(mean**2 / variance, uniform)) * variance / mean
-        spread = math.log1p(variance / mean**2)
-        return mean * math.exp(math.sqrt(spread) * float(ndtri(uniform)) - spread / 2)
+        return mean * float(self._spread.quantile(uniform, cv=math.sqrt(variance) / mean))
 
     def exponential(self, mean: float, source: Source, *key: str | int) -> float:
         """Exponential time of given mean."""
