@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from weightwise.lm import GQAConfig, LanguageModel, num_stored_parameters, train_tokenizer
-from weightwise.lm.attention_config import RopeScaling
 from weightwise.lm.convert import read_checkpoint
+from weightwise.lm.rope_scaling import LinearScaling, RopeScaling, YarnScaling
 from weightwise.lm.tokenizer import Tokenizer
 from weightwise.train import import_checkpoint, load_model
 
@@ -37,6 +37,15 @@ LATENT = COMMON | {
     "qk_nope_head_dim": 12,
     "first_k_dense_replace": 3,
 }
+YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "beta_fast": 4.0,
+    "original_max_position_embeddings": 16,
+}
+# As in DeepSeek's checkpoints: sharper scores by another way than the amplitude of the rotation.
+SHARPER = {"rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 0.7}}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", COMMON),
     "llama, wide heads": ("LlamaConfig", COMMON | {"head_dim": 20, "tie_word_embeddings": True}),
@@ -54,6 +63,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             }
         },
     ),
+    "llama, linear": (
+        "LlamaConfig",
+        COMMON | {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}},
+    ),
+    "llama, yarn": ("LlamaConfig", COMMON | {"rope_parameters": YARN}),
+    "qwen3, yarn": ("Qwen3Config", COMMON | {"head_dim": 12, "rope_parameters": YARN}),
     "mistral": ("MistralConfig", COMMON | {"sliding_window": None}),
     "qwen2": ("Qwen2Config", COMMON),
     "qwen3": ("Qwen3Config", COMMON | {"head_dim": 12}),
@@ -63,6 +78,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "DeepseekV3Config",
         LATENT | {"q_lora_rank": 20, "rope_interleave": False},
     ),
+    "deepseek v2, yarn": ("DeepseekV2Config", LATENT | {"q_lora_rank": None} | SHARPER),
+    "deepseek v3, yarn": ("DeepseekV3Config", LATENT | {"q_lora_rank": 20} | SHARPER),
 }
 
 
@@ -103,8 +120,11 @@ def test_scores_are_theirs(tmp_path: Path, name: str) -> None:
     ("name", "change", "message"),
     [
         ("llama", {"attention_bias": True}, "attention_bias: expected False, got True"),
-        ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 8.0}, "rope_parameters": None},
-         "rope_scaling: expected type 'default' or 'llama3', got 'yarn'"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 8.0}},
+         "rope_scaling: expected one of the types 'default', .*, got 'dynamic'"),
+        ("llama", {"rope_parameters": {"rope_type": "linear"}}, "factor: expected a value"),
+        ("llama", {"rope_parameters": YARN | {"factor": 0.5}}, "factor: Input should be greater"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor: expected 1, got 0.5"),
         ("mistral", {"sliding_window": 32}, "sliding_window: expected None, got 32"),
         ("qwen2", {"use_sliding_window": True}, "use_sliding_window: expected False or None"),
         ("qwen3", {"layer_types": ["sliding_attention"]}, "layer_types: expected"),
@@ -166,10 +186,30 @@ def test_scaled_pairs_turn_as_the_rule_says() -> None:
     """
     scaling = RopeScaling(factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_length=64)
     turn = torch.tensor([1.0, 0.5, 0.25, 0.05])
-    got = (scaling.scaled(turn) / turn).tolist()
+    got = (scaling.scaled(turn, 500.0) / turn).tolist()
     assert got[:2] == [1.0, 1.0]
     kept = (64 * 0.25 / (2 * 3.14159265) - 1) / 3
     assert got[2] == pytest.approx(kept + (1 - kept) / 4, rel=1e-5)
     assert got[3] == pytest.approx(0.25)
     with pytest.raises(ValueError, match="high_freq_factor: expected more than low_freq_factor 2"):
         RopeScaling(factor=2.0, low_freq_factor=2.0, high_freq_factor=2.0)
+
+
+def test_yarn_blends_between_two_pairs() -> None:
+    """With theta = e^4 pair i of 8 turns 50 e^(-i/2) times over 100 pi tokens.
+
+    That is 50 / e for i = 2 and 50 / e^3 for i = 6: pairs up to 2 stay, from 6 on they turn half
+    as often, and pair 4 lies halfway.
+    """
+    theta = 2.718281828**4
+    scaling = YarnScaling(
+        factor=2.0, original_length=314, beta_fast=50 / 2.7182818, beta_slow=50 / 2.7182818**3,
+        is_truncated=False,
+    )  # fmt: skip
+    turn = theta ** (-torch.arange(8) / 8)
+    got = scaling.scaled(turn, theta) / turn
+    assert got.tolist() == pytest.approx([1, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.5], abs=1e-3)
+    assert scaling.amplitude == pytest.approx(0.1 * 0.693147 + 1)
+    assert LinearScaling(factor=4.0).scaled(turn, theta).tolist() == (turn / 4).tolist()
+    with pytest.raises(ValueError, match="beta_fast: expected more than beta_slow 1, got 1"):
+        YarnScaling(factor=2.0, original_length=8, beta_fast=1.0)

@@ -20,12 +20,12 @@ from weightwise.lm import (
     SwiGLUConfig,
     layer_groups,
 )
-from weightwise.lm.attention_config import RopeScaling
 from weightwise.lm.latent.conversion import convert_to_latent
 from weightwise.lm.latent.heads import attention_weights, attentions, heads_of, run
 from weightwise.lm.latent.joint_svd import JointSVD
 from weightwise.lm.latent.moments import gather
 from weightwise.lm.latent.rope_key import RotatingKeys, SharedRopeKey, angles, sparser_bases
+from weightwise.lm.rope_scaling import RopeScaling, YarnScaling
 
 CONFIG = ModelConfig(
     vocab_size=61,
@@ -51,6 +51,9 @@ def built(**attention: Any) -> LanguageModel:
             elif weight.ndim == 1:
                 weight.uniform_(0.7, 1.4, generator=generator)
     return model
+
+
+YARN = YarnScaling(factor=4.0, original_length=32, beta_fast=4.0)
 
 
 def texts(count: int, seed: int = 0) -> list[torch.Tensor]:
@@ -84,6 +87,7 @@ def test_one_key_head_and_a_full_rank_lose_nothing() -> None:
         ({"qk_norm": True, "qk_gain": "before"}, 0.15),
         ({"qkv_bias": True}, 0.3),
         ({"rope_scaling": RopeScaling(factor=8.0, original_length=32)}, 0.1),
+        ({"rope_scaling": YARN}, 0.15),
     ],
 )
 def test_every_kind_of_attention_comes_close(attention: dict[str, Any], most: float) -> None:
@@ -230,6 +234,8 @@ def test_weights_of_attention_are_the_models_own() -> None:
         {},
         {"qk_norm": True, "qk_gain": "before"},
         {"qkv_bias": True, "rope_scaling": scaling},
+        {"rope_scaling": YARN},
+        {"qk_norm": True, "qk_gain": "before", "rope_scaling": YARN},
     ]
     for attention in kinds:
         model, token_BT = built(**attention), texts(1)[0]

@@ -36,8 +36,9 @@ from weightwise.lm.cache import Cache, KeyValueCache, Span
 from weightwise.lm.products import project
 
 if TYPE_CHECKING:
-    from weightwise.lm.attention_config import GQAConfig, RopeScaling
+    from weightwise.lm.attention_config import GQAConfig
     from weightwise.lm.config import LayerGroup
+    from weightwise.lm.rope_scaling import AnyRopeScaling
 
 
 @dataclass(kw_only=True)
@@ -72,14 +73,18 @@ class Pass:
         return (index_T - start_BT).unsqueeze(1)
 
     def rotary(
-        self, width: int, base: float, scaling: RopeScaling | None = None
+        self, width: int, base: float, scaling: AnyRopeScaling | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The `rotary_table` of the new tokens, for all layers with heads of this width."""
+        """The `rotary_table` of the new tokens, for all layers with heads of this width.
+
+        A rule of scaling has its amplitude in it.
+        """
         key = ("rotary", width, base, scaling)
         if key not in self.shared:
-            self.shared[key] = rotary_table(
-                self.position(), width=width, theta=base, scaling=scaling
-            )
+            cos, sin = rotary_table(self.position(), width=width, theta=base, scaling=scaling)
+            if scaling is not None and scaling.amplitude != 1.0:
+                cos, sin = cos * scaling.amplitude, sin * scaling.amplitude
+            self.shared[key] = cos, sin
         table: tuple[Tensor, Tensor] = self.shared[key]
         return table
 
@@ -111,7 +116,7 @@ class Pass:
 
 
 def rotary_table(
-    position: Tensor, *, width: int, theta: float, scaling: RopeScaling | None = None
+    position: Tensor, *, width: int, theta: float, scaling: AnyRopeScaling | None = None
 ) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles.
 
@@ -124,7 +129,7 @@ def rotary_table(
     theta
         Base of the wavelengths.
     scaling
-        Which of them are longer than that.
+        Which of them are longer than that; its amplitude is left out.
 
     Returns
     -------
@@ -134,7 +139,7 @@ def rotary_table(
     exponent = torch.arange(0, width, 2, dtype=torch.float32, device=position.device) / width
     turn = 1.0 / theta**exponent
     if scaling is not None:
-        turn = scaling.scaled(turn)
+        turn = scaling.scaled(turn, theta)
     angle = position.to(torch.float32).unsqueeze(-1) * turn
     cos, sin = angle.cos(), angle.sin()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)

@@ -8,16 +8,13 @@ layers of the group read it. A pipeline must not be cut inside of a group, see
 
 from __future__ import annotations
 
-from math import pi
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from weightwise.lm.rope import ntk_base
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from weightwise.lm.rope_scaling import AnyRopeScaling  # noqa: TC001 (pydantic reads it)
 
 STRICT = ConfigDict(extra="forbid")
 Shape: TypeAlias = tuple[int, int]  # outputs (rows) and inputs (columns) of a linear layer
@@ -96,45 +93,6 @@ class SharingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RopeScaling:
-    """Rotary pairs that turn slowly turn more slowly still, as in Llama 3.1.
-
-    A pair that turns less than ``low_freq_factor`` times over ``original_length`` tokens turns
-    ``factor`` times as slowly, one that turns more than ``high_freq_factor`` times as before, and
-    between them the turn is interpolated (Llama 3 herd of models, arXiv 2407.21783, and its code).
-
-    Parameters
-    ----------
-    factor
-        How much more slowly, at least 1.
-    low_freq_factor, high_freq_factor
-        Turns over the original length, above 0, the second above the first.
-    original_length
-        Tokens of the sequences before, at least 1.
-    """
-
-    factor: float = Field(ge=1.0, allow_inf_nan=False)
-    low_freq_factor: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
-    high_freq_factor: float = Field(default=4.0, gt=0.0, allow_inf_nan=False)
-    original_length: int = Field(default=8192, ge=1)
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
-        if self.high_freq_factor <= self.low_freq_factor:
-            raise ValueError(
-                f"high_freq_factor: expected more than low_freq_factor {self.low_freq_factor:g}, "
-                f"got {self.high_freq_factor:g}"
-            )
-        return self
-
-    def scaled(self, turn: Tensor) -> Tensor:
-        """Turns of pairs for one token, given those without scaling; any shape."""
-        low, high = self.low_freq_factor, self.high_freq_factor
-        kept = ((self.original_length / (2 * pi) * turn - low) / (high - low)).clamp(0.0, 1.0)
-        return turn * (kept + (1.0 - kept) / self.factor)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class GQAConfig(SharingConfig):
     """Grouped-query attention with rotary positions.
 
@@ -157,7 +115,7 @@ class GQAConfig(SharingConfig):
         Factor of the dynamic NTK rule, at least 1: the base becomes
         ``rope_theta * rope_alpha^(e / (e - 2))`` for e features per head.
     rope_scaling
-        Slow pairs turn more slowly; ``None`` for no such rule.
+        Pairs turn more slowly by a rule of `weightwise.lm.rope_scaling`; ``None`` for none.
     qkv_bias
         Constants are added to queries, keys and values, as in Qwen2.
     qk_norm
@@ -177,7 +135,7 @@ class GQAConfig(SharingConfig):
     head_width: int | None = Field(default=None, ge=2, multiple_of=2)
     rope_theta: float = Field(default=10_000.0, gt=1.0, allow_inf_nan=False)
     rope_alpha: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
-    rope_scaling: RopeScaling | None = None
+    rope_scaling: AnyRopeScaling | None = None
     qkv_bias: bool = False
     qk_norm: bool = False
     qk_gain: Literal["after", "before"] = "after"

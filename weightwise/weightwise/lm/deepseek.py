@@ -3,8 +3,7 @@
 Their latent attention is ours with ``share_factor`` 1. Rotary pairs are neighbours there
 (``rope_interleave``) and halves here, so the rows of rotary features are put into another order:
 first those that begin a pair, then the others. Scores do not change, because queries and keys are
-reordered alike. Models with layers of experts, of which all published ones are, and scaled
-rotary positions are refused.
+reordered alike. Models with layers of experts are refused.
 """
 
 from __future__ import annotations
@@ -19,9 +18,12 @@ from weightwise.lm.hub_settings import (
     common,
     read_settings,
     renamed,
+    rope_scaling,
+    rope_settings,
     rope_theta,
 )
 from weightwise.lm.latent.config import LatentConfig
+from weightwise.lm.rope_scaling import yarn_amplitude
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +119,18 @@ def _config(given: dict[str, Any]) -> ModelConfig:
         rope_width=given["qk_rope_head_dim"],
         query_latent_width=given.get("q_lora_rank"),
         rope_theta=rope_theta(given),
+        rope_scaling=rope_scaling(given),
+        score_factor=_score_factor(given),
         norm_eps=NORM_EPS,
     )
     ffn = SwiGLUConfig(hidden=given["intermediate_size"])
     return ModelConfig(**common(given), attention=attention, ffn=ffn)
+
+
+def _score_factor(given: dict[str, Any]) -> float:
+    """How much sharper all scores are where rotary positions are scaled (DeepSeek-V2's code)."""
+    rope = rope_settings(given)
+    weight = rope.get("mscale_all_dim") or 0.0
+    if rope.get("factor") is None or not weight:
+        return 1.0
+    return float(yarn_amplitude(rope["factor"], weight) ** 2)

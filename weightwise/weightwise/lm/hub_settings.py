@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
+from weightwise.lm.rope_scaling import LinearScaling, RopeScaling, YarnScaling, yarn_amplitude
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from weightwise.lm.config import ModelConfig
+    from weightwise.lm.rope_scaling import AnyRopeScaling
 
     Shapes = Mapping[str, tuple[int, ...]]
 
@@ -193,34 +196,70 @@ def rope_settings(given: dict[str, Any]) -> dict[str, Any]:
     return rope
 
 
-def rope_theta(given: dict[str, Any], kinds: tuple[str, ...] = ("default",)) -> float:
-    """Base of the wavelengths of rotary positions.
+def rope_theta(given: dict[str, Any]) -> float:
+    """Base of the wavelengths of rotary positions."""
+    theta: float = rope_settings(given).get("rope_theta", given.get("rope_theta", 10_000.0))
+    return float(theta)
+
+
+def rope_scaling(given: dict[str, Any]) -> AnyRopeScaling | None:
+    """By which rule rotary pairs turn more slowly; ``None`` for no such rule.
 
     Parameters
     ----------
     given
         Settings of a checkpoint.
-    kinds
-        Rules of scaling that the caller knows.
 
     Raises
     ------
     ValueError
-        If they are scaled by another one.
+        If it is another rule than those of `weightwise.lm.rope_scaling`, or only some of the
+        features of a head rotate.
     """
     rope = rope_settings(given)
-    kind = rope_kind(rope)
-    if kind not in kinds:
-        wanted = " or ".join(map(repr, kinds))
-        raise ValueError(f"rope_scaling: expected type {wanted}, got {kind!r}")
-    theta: float = rope.get("rope_theta", given.get("rope_theta", 10_000.0))
-    return float(theta)
+    share = rope.get("partial_rotary_factor", given.get("partial_rotary_factor"))
+    if share not in (None, 1.0):
+        raise ValueError(f"partial_rotary_factor: expected 1, got {share}")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in SCALINGS:
+        wanted = ", ".join(map(repr, SCALINGS))
+        raise ValueError(f"rope_scaling: expected one of the types {wanted}, got {kind!r}")
+    return SCALINGS[kind](rope, given["max_position_embeddings"])
 
 
-def rope_kind(rope: dict[str, Any]) -> str:
-    """By which rule rotary positions are scaled."""
-    kind: str = rope.get("rope_type", rope.get("type", "default"))
-    return kind
+def _llama3(rope: dict[str, Any], max_length: int) -> RopeScaling:
+    return RopeScaling(
+        factor=rope["factor"],
+        low_freq_factor=rope["low_freq_factor"],
+        high_freq_factor=rope["high_freq_factor"],
+        original_length=rope.get("original_max_position_embeddings", max_length),
+    )
+
+
+def _yarn(rope: dict[str, Any], max_length: int) -> YarnScaling:
+    original = rope.get("original_max_position_embeddings") or max_length
+    factor, attention_factor = rope.get("factor"), rope.get("attention_factor")
+    factor = max_length / original if factor is None else factor
+    some, all_dim = rope.get("mscale"), rope.get("mscale_all_dim")
+    if attention_factor is None and some and all_dim:
+        attention_factor = yarn_amplitude(factor, some) / yarn_amplitude(factor, all_dim)
+    return YarnScaling(
+        factor=factor,
+        original_length=original,
+        beta_fast=rope.get("beta_fast") or 32.0,
+        beta_slow=rope.get("beta_slow") or 1.0,
+        is_truncated=rope.get("truncate", True),
+        attention_factor=attention_factor,
+    )
+
+
+# The rules by their names in the settings; "default" is none.
+SCALINGS: dict[str, Callable[[dict[str, Any], int], AnyRopeScaling | None]] = {
+    "default": lambda *_: None,
+    "linear": lambda rope, _: LinearScaling(factor=rope["factor"]),
+    "llama3": _llama3,
+    "yarn": _yarn,
+}
 
 
 def common(given: dict[str, Any]) -> dict[str, Any]:

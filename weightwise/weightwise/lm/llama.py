@@ -1,15 +1,15 @@
 """Names and settings of Hugging Face's Llama, Mistral, Qwen2 and Qwen3, whose layers are all alike.
 
 Qwen2 adds constants to queries, keys and values; Qwen3 norms queries and keys before they are
-rotated; Llama from 3.1 on lets slow rotary pairs turn more slowly. Other rules of scaling and
-sliding windows are refused.
+rotated; any of them may scale rotary positions by a rule of `weightwise.lm.rope_scaling`. Sliding
+windows are refused.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from weightwise.lm.attention_config import GQAConfig, RopeScaling
+from weightwise.lm.attention_config import GQAConfig
 from weightwise.lm.config import ModelConfig, SwiGLUConfig
 from weightwise.lm.hub_settings import (
     PLAIN,
@@ -17,8 +17,7 @@ from weightwise.lm.hub_settings import (
     common,
     read_settings,
     renamed,
-    rope_kind,
-    rope_settings,
+    rope_scaling,
     rope_theta,
 )
 
@@ -79,8 +78,8 @@ def _config(given: dict[str, Any]) -> ModelConfig:
         num_heads=given["num_attention_heads"],
         num_kv_heads=given.get("num_key_value_heads"),
         head_width=given.get("head_dim"),
-        rope_theta=rope_theta(given, ("default", "llama3")),
-        rope_scaling=_scaling(rope_settings(given)),
+        rope_theta=rope_theta(given),
+        rope_scaling=rope_scaling(given),
         qkv_bias=given["model_type"] == "qwen2",
         qk_norm=given["model_type"] == "qwen3",
         qk_gain="before",
@@ -88,14 +87,3 @@ def _config(given: dict[str, Any]) -> ModelConfig:
     )
     ffn = SwiGLUConfig(hidden=given["intermediate_size"])
     return ModelConfig(**shared, attention=attention, ffn=ffn)
-
-
-def _scaling(rope: dict[str, Any]) -> RopeScaling | None:
-    if rope_kind(rope) != "llama3":
-        return None
-    return RopeScaling(
-        factor=rope["factor"],
-        low_freq_factor=rope["low_freq_factor"],
-        high_freq_factor=rope["high_freq_factor"],
-        original_length=rope["original_max_position_embeddings"],
-    )

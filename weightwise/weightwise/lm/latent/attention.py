@@ -85,7 +85,8 @@ class LatentAttention(nn.Module):
         widths = config.widths(width)
         self.key_width, self.value_width, self.latent_width, self.rope_width = widths
         self.rope_base = config.rope_base(width)
-        self.scale = float((self.key_width + self.rope_width) ** -0.5)
+        features = self.key_width + self.rope_width
+        self.scale = float(config.score_factor * features**-0.5)
         self.set_progress(0.0)
         self._build_queries(width)
         if self.is_leader:
@@ -267,7 +268,7 @@ class LatentAttention(nn.Module):
         return rope_BTR / leader.scales(rope_BTR.dtype)[1] if self.config.outer_scale else rope_BTR
 
     def _rotary(self, current: Pass) -> tuple[Tensor, ...]:
-        return current.rotary(self.rope_width, self.rope_base)
+        return current.rotary(self.rope_width, self.rope_base, self.config.rope_scaling)
 
     def _seen(self, x_BTW: Tensor, codes: CodeConfig | None) -> Tensor:
         """What attention sees without a cache: what codes decode to, if there are any."""

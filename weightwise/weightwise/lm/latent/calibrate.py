@@ -200,7 +200,7 @@ class _Kept:
             rope_BTR = None
         if not layer.rope_width:
             return
-        table = current.rotary(layer.rope_width, layer.rope_base)
+        table = current.rotary(layer.rope_width, layer.rope_base, layer.config.rope_scaling)
         query_BHTF = layer.queries(x_BTD).transpose(1, 2)
         query_rope_BHTR = rotate(query_BHTF[..., layer.key_width :], *table)
         self.rope_weight_R += query_rope_BHTR.float().square().mean((0, 2)).sum(0).cpu()

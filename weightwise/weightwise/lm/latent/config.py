@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from weightwise.lm.attention_config import STRICT, Shape, SharingConfig
 from weightwise.lm.rope import ntk_base
+from weightwise.lm.rope_scaling import AnyRopeScaling  # noqa: TC001 (pydantic reads it)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -72,8 +73,10 @@ class LatentConfig(SharingConfig):
         means d_k / 2.
     query_latent_width
         Width d_q of a latent that queries come from; ``None`` for one matrix.
-    rope_theta, rope_alpha
+    rope_theta, rope_alpha, rope_scaling
         As in `weightwise.lm.GQAConfig`, for d_R features.
+    score_factor
+        Factor of all scores beside 1 / sqrt(d_k + d_R), above 0, as DeepSeek has for long texts.
     share_up
         Up-projections of the leader for all layers of the group.
     latent_norm
@@ -116,6 +119,8 @@ class LatentConfig(SharingConfig):
     query_latent_width: int | None = Field(default=None, ge=1)
     rope_theta: float = Field(default=10_000.0, gt=1.0, allow_inf_nan=False)
     rope_alpha: float = Field(default=1.0, ge=1.0, allow_inf_nan=False)
+    rope_scaling: AnyRopeScaling | None = None
+    score_factor: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     share_up: bool = False
     latent_norm: Literal["leader", "layer", "none"] = "leader"
     rope_key: Literal["leader", "layer"] = "leader"

@@ -130,7 +130,7 @@ def convert_to_latent(
         if attention.outer_scale:
             calibrate(converted, batches)
         return ConvertedModel(model=converted, groups=_reports(model, converted, None, trial_BT))
-    plan = _with(old, replace(attention, latent_norm="none", rope_alpha=1.0))
+    plan = _with(old, replace(attention, latent_norm="none", rope_alpha=1.0, rope_scaling=None))
     batches, again = tee(batches)
     fits = [JointSVD(moments) for moments in gather(model, layer_groups(plan), batches)]
     key, _, latent, rope = plan.attention.widths(width)  # type: ignore[union-attr]
@@ -205,7 +205,10 @@ def _kept_settings(old: ModelConfig) -> dict[str, object]:
     """Settings that the weights of latent attention were trained with."""
     before = layer_groups(old)[0].attention
     assert isinstance(before, LatentConfig)
-    names = ("latent_norm", "norm_eps", "rope_theta", "rope_alpha", "query_norm", "share_up")
+    names = (
+        "latent_norm", "norm_eps", "rope_theta", "rope_alpha", "rope_scaling", "score_factor",
+        "query_norm", "share_up",
+    )  # fmt: skip
     return {name: getattr(before, name) for name in names}
 
 

@@ -7,7 +7,8 @@ Some features of a key rotate with the position and others do not:
 
 Queries and keys that are normed are taken as they come out of the norm, which does not see the
 rotation. Gains behind norm and rotation go to the query, both features of a pair with the mean of
-theirs: only such a gain commutes with the rotation.
+theirs: only such a gain commutes with the rotation. An amplitude of the rotation and a factor of
+all scores are taken into queries and rotating keys.
 """
 
 # Shapes: B rows, T tokens, D model width, H query heads, G key-value heads, F features of a query,
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weightwise.lm.attention import GroupedQueryAttention, rotary_table, rotate
+from weightwise.lm.attention_config import GQAConfig
 from weightwise.lm.config import layer_groups
 from weightwise.lm.latent.attention import LatentAttention
 
@@ -32,8 +34,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from weightwise.lm.attention_config import RopeScaling
+    from weightwise.lm.latent.config import LatentConfig
     from weightwise.lm.model import LanguageModel
+    from weightwise.lm.rope_scaling import AnyRopeScaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +119,10 @@ def query_weight(attention: nn.Module) -> Tensor:
         is_direct = attention.config.query_latent_width is None
         last = attention.query if is_direct else attention.query_up
         weight_HFI: Tensor = last.weight.unflatten(0, (attention.config.num_heads, -1))
-        return _rotating_first(weight_HFI.mT, attention.key_width).mT
+        return _rotating_first(weight_HFI.mT, attention).mT
     assert isinstance(attention, GroupedQueryAttention)
-    return cast("Tensor", attention.query.weight.unflatten(0, (-1, attention.head_width)))
+    weight_HFI = attention.query.weight.unflatten(0, (-1, attention.head_width))
+    return weight_HFI * _amplitude(attention)
 
 
 def is_linear(attention: nn.Module) -> bool:
@@ -136,9 +140,10 @@ def output_weight(attention: nn.Module, num_heads: int) -> Tensor:
     return weight_DHV.transpose(0, 1)
 
 
-def scaling_of(attention: nn.Module) -> RopeScaling | None:
+def scaling_of(attention: nn.Module) -> AnyRopeScaling | None:
     """By which rule the wavelengths of a layer are scaled, if by any."""
-    return attention.config.rope_scaling if isinstance(attention, GroupedQueryAttention) else None
+    assert isinstance(attention, GroupedQueryAttention | LatentAttention)
+    return attention.config.rope_scaling
 
 
 def attention_weights(attention: nn.Module, heads: Heads) -> Tensor:
@@ -184,9 +189,10 @@ def _grouped_heads(
         else:
             gain_E = own.query_gain * own.key_gain
             query_BTHE = query_BTHE * (gain_E + gain_E.roll(width // 2)) / 2
+    amplitude = _amplitude(own)
     return Heads(
-        query=query_BTHE,
-        rotating=key_BTGE,
+        query=query_BTHE * amplitude,
+        rotating=key_BTGE * amplitude,
         resting=key_BTGE[..., :0],
         value=leader.value(leader_BTD).unflatten(-1, (-1, width)),
     )
@@ -198,13 +204,23 @@ def _latent_heads(
     latent_BTC, rope_BTR = leader.latent_and_rope(leader_BTD)
     up_key_HKC, up_value_HVC = own.up_projections(leader)
     return Heads(
-        query=_rotating_first(own.queries(x_BTD), own.key_width),
-        rotating=rope_BTR.unsqueeze(2),
+        query=_rotating_first(own.queries(x_BTD), own),
+        rotating=rope_BTR.unsqueeze(2) * _amplitude(own),
         resting=torch.einsum("btc,hkc->bthk", latent_BTC, up_key_HKC),
         value=torch.einsum("btc,hvc->bthv", latent_BTC, up_value_HVC),
     )
 
 
-def _rotating_first(query: Tensor, key_width: int) -> Tensor:
+def _rotating_first(query: Tensor, attention: LatentAttention) -> Tensor:
     """Queries of latent attention have their resting features first, and those last."""
-    return torch.cat((query[..., key_width:], query[..., :key_width]), dim=-1)
+    resting, rotating = query.split((attention.key_width, attention.rope_width), dim=-1)
+    both = torch.cat((rotating * _amplitude(attention), resting), dim=-1)
+    return both * attention.config.score_factor
+
+
+def _amplitude(attention: nn.Module) -> float:
+    """Of rotated queries and keys, where no norm behind the rotation takes it away."""
+    config = cast("GQAConfig | LatentConfig", attention.config)
+    is_normed = isinstance(config, GQAConfig) and config.qk_norm and config.qk_gain == "after"
+    scaling = config.rope_scaling
+    return 1.0 if scaling is None or is_normed else scaling.amplitude

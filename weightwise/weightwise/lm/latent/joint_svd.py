@@ -176,7 +176,7 @@ class _Layer:
         self.pair_angles = angles(self.num_rotating, self.rope_base)
         scaling = scaling_of(moments.attention)
         if scaling is not None:
-            self.pair_angles = scaling.scaled(self.pair_angles)
+            self.pair_angles = scaling.scaled(self.pair_angles, self.rope_base)
         out_HDV = output_weight(moments.attention, self.num_heads).detach().double().cpu()
         self.output_HVV = out_HDV.mT @ out_HDV
         size_H = (self.output_HVV * by_query_head(self.part_GEE[2], self.num_heads)).sum((1, 2))
