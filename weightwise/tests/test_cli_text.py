@@ -16,6 +16,7 @@ import torch
 
 from weightwise.cli import main
 from weightwise.cli.chat import Conversation
+from weightwise.lm.beams import beam_search
 from weightwise.lm.chat import ChatTemplate
 from weightwise.lm.sampling import CHAT_SAMPLING
 from weightwise.train import load_model
@@ -114,6 +115,23 @@ def test_stop_and_logprobs(call, runs):
     assert all(score["top"][0]["logprob"] >= score["logprob"] for score in row["logprobs"])
 
 
+def test_beams_give_the_likeliest_texts(call, runs):
+    """They are those of the search, best first, and no worse than the greedy text."""
+    words = ("generate", runs / "plain", "--prompt", "def f", "--max-new-tokens", "6", "--json")
+    code, out, _ = call(*words, "--beams", "4", "--samples", "2", "--length-penalty", "0.5")
+    rows = [json.loads(line) for line in out.splitlines()]
+    model, tokenizer, _ = load_model(runs / "plain")
+    wanted = beam_search(
+        model, tokenizer.encode("def f"), num_beams=4, max_new_tokens=6,
+        stop_ids={tokenizer.eos_id}, length_penalty=0.5,
+    )[:2]  # fmt: skip
+    assert code == 0
+    assert [row["score"] for row in rows] == pytest.approx([beam.score for beam in wanted])
+    assert [row["text"] for row in rows] == [tokenizer.decode(beam.tokens) for beam in wanted]
+    _, out, _ = call(*words, "--beams", "1", "--length-penalty", "0.5")
+    assert json.loads(out)["score"] <= rows[0]["score"]
+
+
 def test_bfloat16_weights_write_too(call, runs):
     """Half of the bytes; some text."""
     words = ("generate", runs / "plain", "--dtype", "bfloat16", "--max-new-tokens", "5", "--json")
@@ -174,6 +192,13 @@ def test_long_conversation_forgets_its_beginning(runs, capsys):
     [
         (("generate", "plain", "--samples", "0"), "", "samples: expected at least 1, got 0"),
         (("generate", "plain", "--prompts", "none.txt"), "", "none.txt"),
+        (("generate", "plain", "--beams", "1", "--samples", "2"), "", "beams: expected at least 2"),
+        (("generate", "plain", "--beams", "2", "--stop", "a"), "", "without --stop and --logprobs"),
+        (
+            ("generate", "plain", "--beams", "2", "--max-new-tokens", "64"),
+            "",
+            "max_new_tokens: expected at most",
+        ),
         (("generate", "plain", "--prompts", "-"), "\n", "-: expected at least 1 prompt, got none"),
         (("generate", "plain", "--prompts", "bad.jsonl"), "", "bad.jsonl:1: prompt: expected a"),
         (("generate", "plain", "--prompts", "bad.txt"), "", "bad.txt: expected UTF-8 text"),

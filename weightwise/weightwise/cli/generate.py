@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tyro  # noqa: TC002 (the parser reads annotations)
 
 from weightwise.cli.model_options import Dtype, Json, Sampling, Texts, open_model
+from weightwise.lm.beams import beam_search
 from weightwise.lm.decoder import Request
 from weightwise.lm.generate import complete
 from weightwise.lm.sampling import SamplingConfig
@@ -32,6 +33,8 @@ def generate_command(
     max_new_tokens: int | None = None,
     sampling: Sampling = SamplingConfig(temperature=0.8),  # noqa: B008, it is frozen
     samples: int = 1,
+    beams: int | None = None,
+    length_penalty: float = 1.0,
     seed: int = 1,
     stop: Texts = (),
     logprobs: int | None = None,
@@ -49,6 +52,9 @@ def generate_command(
         max_new_tokens: Most tokens to add, at least 1. Default: 100, or what there is room for.
         sampling: How tokens are chosen.
         samples: Texts for each prompt, at least 1.
+        beams: Search for the likeliest texts with this many at a time, at least SAMPLES, of which
+            the best are printed; nothing is sampled then.
+        length_penalty: With --beams: above 0 longer texts are preferred, below 0 shorter ones.
         seed: Seed of the choice; the same seed gives the same text. Further samples of a prompt
             have the seeds that follow.
         stop: End a text before this one; may be repeated.
@@ -75,6 +81,16 @@ def generate_command(
         for ids in (tokenizer.encode(text) or [tokenizer.eos_id] for text in texts)
         for sample in range(samples)
     ]
+    if beams is not None:
+        if beams < samples or stop or logprobs is not None:
+            raise ValueError(
+                f"beams: expected at least {samples}, the samples, without --stop and --logprobs, "
+                f"got {beams}"
+            )
+        return _search(
+            model, tokenizer, texts, requests[::samples], (beams, samples, length_penalty),
+            as_json=as_json,
+        )  # fmt: skip
     printer = _Printer(tokenizer, texts, samples, as_json=as_json)
     complete(model, requests, tokenizer=tokenizer, max_batch=max_batch, on_token=printer.update)
     return 0
@@ -100,6 +116,50 @@ def read_prompts(path: Path) -> list[str]:
     if path.suffix != ".jsonl":
         return [line.removesuffix("\r") for _, line in lines]
     return [_prompt_of(line, f"{path}:{i}") for i, line in lines]
+
+
+def _search(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    requests: Sequence[Request],
+    setting: tuple[int, int, float],
+    *,
+    as_json: bool,
+) -> int:
+    """Print the best texts of a search with beams, samples and length penalty, prompt by prompt."""
+    num_beams, samples, penalty = setting
+    longest = model.config.max_length
+    for request in requests:
+        room = longest - len(request.prompt)
+        if request.max_new_tokens > room:
+            raise ValueError(
+                f"max_new_tokens: expected at most {room} (max_length {longest}, prompt "
+                f"{len(request.prompt)}), got {request.max_new_tokens}"
+            )
+    for number, (text, request) in enumerate(zip(texts, requests, strict=True)):
+        found = beam_search(
+            model,
+            request.prompt,
+            num_beams=num_beams,
+            max_new_tokens=request.max_new_tokens,
+            stop_ids=request.stop_ids,
+            length_penalty=penalty,
+        )
+        for sample, beam in enumerate(found[:samples]):
+            has_stop = beam.tokens[-1] in request.stop_ids
+            new = tokenizer.decode(beam.tokens[:-1] if has_stop else beam.tokens)
+            if as_json:
+                record = {
+                    "prompt": text, "sample": sample, "text": new, "num_tokens": len(beam.tokens),
+                    "finish_reason": "stop" if has_stop else "length", "score": beam.score,
+                }  # fmt: skip
+                print(json.dumps(record), flush=True)
+                continue
+            if len(texts) * samples > 1:
+                print(f"--- {number * samples + sample + 1} of {len(texts) * samples}")
+            print(text + new, flush=True)
+    return 0
 
 
 def _prompt_of(line: str, place: str) -> str:
