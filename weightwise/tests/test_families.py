@@ -69,6 +69,19 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "llama, yarn": ("LlamaConfig", COMMON | {"rope_parameters": YARN}),
     "qwen3, yarn": ("Qwen3Config", COMMON | {"head_dim": 12, "rope_parameters": YARN}),
+    "hunyuan dense": (
+        "HunYuanDenseV1Config",
+        COMMON
+        | {
+            "head_dim": 12,
+            "rope_parameters": {
+                "rope_type": "dynamic",
+                "rope_theta": 500.0,
+                "alpha": 8.0,
+                "factor": 1.0,
+            },
+        },
+    ),
     "mistral": ("MistralConfig", COMMON | {"sliding_window": None}),
     "qwen2": ("Qwen2Config", COMMON),
     "qwen3": ("Qwen3Config", COMMON | {"head_dim": 12}),

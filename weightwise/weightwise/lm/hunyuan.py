@@ -1,7 +1,8 @@
-"""Names and settings of Hugging Face's HunYuan family of mixtures of experts.
+"""Names and settings of Hugging Face's HunYuan family.
 
-Two layouts are one family: the released Hunyuan-Large (``model_type`` ``hunyuan``, cross-layer
-attention, arXiv 2411.02265) and transformers' ``HunYuanMoEV1ForCausalLM`` (``hunyuan_v1_moe``).
+Two layouts with experts are one family: the released Hunyuan-Large (``model_type`` ``hunyuan``,
+cross-layer attention, arXiv 2411.02265) and transformers' ``HunYuanMoEV1ForCausalLM``
+(``hunyuan_v1_moe``); ``hunyuan_v1_dense`` is the same without experts, and only comes in.
 On disk both name every expert; stacked experts, as transformers has them in memory, are read as
 well. A layer without keys of its own has no tensors for them.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from weightwise.lm.attention_config import GQAConfig
-from weightwise.lm.config import ModelConfig, MoEConfig
+from weightwise.lm.config import ModelConfig, MoEConfig, SwiGLUConfig
 from weightwise.lm.hub_settings import (
     OUTER,
     PLAIN,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from weightwise.lm.hub_settings import Shapes
 
-MODEL_TYPES = ("hunyuan", "hunyuan_v1_moe")
+DENSE = "hunyuan_v1_dense"
+MODEL_TYPES = ("hunyuan", "hunyuan_v1_moe", DENSE)
 INNER = {
     "attention_norm.weight": "input_layernorm.weight",
     "ffn_norm.weight": "post_attention_layernorm.weight",
@@ -39,6 +41,9 @@ INNER = {
     "attention.output.weight": "self_attn.o_proj.weight",
     "attention.query_gain": "self_attn.query_layernorm.weight",
     "attention.key_gain": "self_attn.key_layernorm.weight",
+    "ffn.gate.weight": "mlp.gate_proj.weight",
+    "ffn.up.weight": "mlp.up_proj.weight",
+    "ffn.down.weight": "mlp.down_proj.weight",
     "ffn.router.weight": "mlp.gate.wg.weight",
     "ffn.shared.gate.weight": "mlp.shared_mlp.gate_proj.weight",
     "ffn.shared.up.weight": "mlp.shared_mlp.up_proj.weight",
@@ -194,22 +199,27 @@ def _config(given: dict[str, Any]) -> ModelConfig:
         qk_norm_eps=eps,
         share_factor=given.get("cla_share_factor", 2) if given.get("use_cla") else 1,
     )
-    ffn = MoEConfig(
-        hidden=_one(given, "moe_intermediate_size", "intermediate_size"),
-        num_experts=_one(given, "num_experts"),
-        num_shared=_one(given, "num_shared_expert", default=1),
-        top_k=_one(given, "moe_topk"),
-    )
     return ModelConfig(
         vocab_size=given["vocab_size"],
         width=given["hidden_size"],
         num_layers=given["num_hidden_layers"],
         max_length=given["max_position_embeddings"],
         attention=attention,
-        ffn=ffn,
+        ffn=_ffn(given),
         norm_eps=eps,
         tie_embeddings=given.get("tie_word_embeddings", False),
         init_std=given.get("initializer_range", 0.02),
+    )
+
+
+def _ffn(given: dict[str, Any]) -> SwiGLUConfig | MoEConfig:
+    if given["model_type"] == DENSE:
+        return SwiGLUConfig(hidden=given["intermediate_size"])
+    return MoEConfig(
+        hidden=_one(given, "moe_intermediate_size", "intermediate_size"),
+        num_experts=_one(given, "num_experts"),
+        num_shared=_one(given, "num_shared_expert", default=1),
+        top_k=_one(given, "moe_topk"),
     )
 
 
