@@ -4,8 +4,9 @@
 what they take and return.
 """
 
+from wardwise.fleet.randomness import Law
 from wardwise.fleet.simulate.days import Days, ElevatorWait, simulate_days
-from wardwise.fleet.simulate.disturbances import Disturbances, Law
+from wardwise.fleet.simulate.disturbances import Disturbances
 from wardwise.fleet.simulate.figures import ClassFigures, ElevatorFigures, Figures
 from wardwise.fleet.simulate.log import Deed, Fact, Ride
 from wardwise.fleet.simulate.run import Simulation, simulate
