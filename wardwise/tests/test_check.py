@@ -266,9 +266,10 @@ def test_leg_without_a_way_is_a_travel_violation():
 
 
 def test_every_constraint_is_provoked():
-    """Each rule stands in a test above, those of transfers and dispatch in tests of their own."""
+    """Each rule stands in a test above; transfers, dispatch, batteries have tests of their own."""
     named = {constraint for _, expected in MUTATIONS.values() for constraint, _, _ in expected}
-    assert named | {"capacity", "max-trips", "pairing", "foresight"} == set(Constraint)
+    energy = {"charging", "battery", "overcharge", "recharge", "unknown-station", "slots", "goods"}
+    assert named | {"capacity", "max-trips", "pairing", "foresight"} | energy == set(Constraint)
 
 
 def test_all_violations_of_a_hopeless_plan_are_reported():

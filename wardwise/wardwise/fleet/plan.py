@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +71,15 @@ class Trip:
                     f"{len(self.stops)}, got {charge.before}"
                 )
             first = charge.before
+
+    def visits(self) -> Iterator[Stop | Charge]:
+        """Stops and charges in driving order."""
+        charges = list(self.charges)
+        for number, stop in enumerate(self.stops):
+            while charges and charges[0].before <= number:
+                yield charges.pop(0)
+            yield stop
+        yield from charges
 
 
 @dataclass(frozen=True, kw_only=True)
