@@ -1,0 +1,1 @@
+"""Plans on random days: the normal chain, scenarios, and certified punctuality."""
