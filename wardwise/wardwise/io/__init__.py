@@ -1,4 +1,4 @@
-"""Instances and plans in files: JSON, Solomon text, VRPLIB text, Lackner-style CSV.
+"""Instances and plans in files: JSON, Solomon, VRPLIB and E-VRPTW text, Lackner-style CSV.
 
 `read_instance` tells the formats apart. Every refusal is an `InputError` of one
 line that names the file, the line or JSON field, and what was expected. Writers
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wardwise.errors import InputError
+from wardwise.io.evrptw import is_evrptw, parse_evrptw, read_evrptw
 from wardwise.io.files import read_text
 from wardwise.io.json import parse_json, read_json, read_plan, write_json, write_plan
 from wardwise.io.lackner import (
@@ -37,6 +38,7 @@ __all__ = [
     "Provenance",
     "Solution",
     "json_schema",
+    "read_evrptw",
     "read_instance",
     "read_json",
     "read_lackner",
@@ -64,7 +66,8 @@ def read_instance(path: str | os.PathLike[str]) -> Instance:
 
     ``.json``, ``.vrp`` and ``.csv`` settle the format. Else the content does: JSON
     starts with a brace, VRPLIB with ``KEYWORD :``, Lackner-style CSV, after lines
-    with ``#``, with ``id,``, and all else is taken for Solomon text.
+    with ``#``, with ``id,``, E-VRPTW text names its columns, ``StringID`` among them, and all
+    else is taken for Solomon text.
 
     Raises
     ------
@@ -85,4 +88,6 @@ def _by_content(text: str) -> Callable[[str, str | os.PathLike[str]], Instance]:
         return parse_vrplib
     if _COLUMNS_OF_CSV.match(start):
         return parse_lackner
+    if is_evrptw(start):
+        return parse_evrptw
     return parse_solomon
