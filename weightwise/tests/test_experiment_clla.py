@@ -36,10 +36,14 @@ def drawn(attention: LatentConfig, seed: int = 1) -> LanguageModel:
 @pytest.mark.parametrize(
     ("arm", "percent"),
     [("MHA", 100), ("GQA", 50), ("MQA", 25), ("CLA", 12.5), ("MLA", 22.9), ("CLLA", 11.5),
-     ("CLLA4", 5.7), ("CLLA-quant", 3.9)],
+     ("CLLA4", 5.7), ("CLLA-quant", 4.17)],
 )  # fmt: skip
 def test_bytes_are_those_of_the_sheet(arm: str, percent: float) -> None:
-    """Method sheet, section 4, the table of this shape: padding and scales are counted."""
+    """Method sheet, section 4, the table of this shape: padding and scales are counted.
+
+    Of CLLA-quant 32 codes of half a byte with 4 bytes of scale and minimum, 16 with as much, in
+    two groups: 64 bytes of 1536.
+    """
     assert 100 * arms.bytes_share(arms.ARMS[arm]) == pytest.approx(percent, abs=0.05)
 
 
@@ -59,7 +63,7 @@ def test_runs_of_different_settings_have_different_names() -> None:
     made += [codes.trained_recipe(*key, seed) for key in codes.TRAINED for seed in arms.SEEDS]
     by_name = {recipe.name: recipe for recipe in made}
     assert all(by_name[recipe.name] == recipe for recipe in made)
-    assert len(by_name) == len(made) - len(arms.SEEDS), "CLLA-quant stands in two tables"
+    assert len(by_name) == len(made)
 
 
 @given(length=st.integers(24, 300), seed=st.integers(0, 99))

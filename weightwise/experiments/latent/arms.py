@@ -28,7 +28,12 @@ RATE = 3e-3
 WIDTH, HIDDEN, LENGTH = 96, 256, 96
 # With 0.02 some seeds find out late what attention is for, and arms cannot be compared.
 INIT_STD = 0.06
-INT4 = CodeConfig(bits=4, group_width=16)
+# Codes from the smallest value of a group on, in groups of twice the width that symmetric ones
+# would have. A rotary key of 12 features is a group of its own, which 16 suffice for.
+INT4 = CodeConfig(bits=4, group_width=32, is_symmetric=False)
+INT4_ROPE = replace(INT4, group_width=16)
+# Seen from the start, codes send a run on another way, whose luck is larger than what they cost.
+CODES_FROM = 0.9
 MLA = LatentConfig(num_heads=4, latent_width=32, rope_width=12)
 CLLA = replace(MLA, share_factor=2)
 MHA = GQAConfig(num_heads=4)
@@ -39,7 +44,7 @@ ARMS: dict[str, AttentionConfig] = {
     "CLA": replace(MHA, num_kv_heads=1, share_factor=2),
     "MLA": MLA,
     "CLLA": CLLA,
-    "CLLA-quant": replace(CLLA, codes=INT4),
+    "CLLA-quant": replace(CLLA, codes=INT4, rope_codes=INT4_ROPE, quantize_from=CODES_FROM),
     "CLLA4": replace(MLA, share_factor=4),
     "CLLA-one-up": replace(CLLA, share_up=True),
     "CLLA-wide": replace(CLLA, latent_width=64),

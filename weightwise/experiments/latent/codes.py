@@ -13,7 +13,7 @@ from weightwise.report.latent_figures import bits_figure
 from weightwise.train import load_model
 from weightwise.train.files import write_text
 
-from .arms import CLLA, SEEDS, bytes_share, equal_shape, small
+from .arms import ARMS, CLLA, SEEDS, bytes_share, equal_shape, small
 from .stored import stored_otherwise, training_text, validation_loss
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 BITS = (8, 4, 3, 2)
 WORDS = {True: "symmetric", False: "asymmetric"}
-TRAINED = ((4, True), (2, False))  # bits and symmetry of runs that train with codes
+# Bits and symmetry of runs that train with codes from the first step on.
+TRAINED = ((4, True), (2, True), (2, False))
 
 
 def after_training(runs: Runs, attention: LatentConfig) -> list[float]:
@@ -50,8 +51,6 @@ def with_codes(bits: int, is_symmetric: bool) -> LatentConfig:
 
 def trained_recipe(bits: int, is_symmetric: bool, seed: int) -> Recipe:
     """A run that sees its own codes from the first step on."""
-    if (bits, is_symmetric) == (4, True):
-        return small("CLLA-quant", with_codes(4, True), seed)
     return small(f"CLLA-int{bits}-{WORDS[is_symmetric]}", with_codes(bits, is_symmetric), seed)
 
 
@@ -71,8 +70,22 @@ def codes(runs: Runs, figures: Path) -> Iterator[Row]:
     for (bits, is_symmetric), values in trained.items():
         yield figure(f"qat_int{bits}_{WORDS[is_symmetric]}", values, "nats")
     yield from claims(plain, later, trained)
+    yield from _late(runs)
     yield from _choices(runs, later)
     write_text(figures / "clla-bits.svg", bits_figure(plain, later, trained))
+
+
+def _late(runs: Runs) -> Iterator[Row]:
+    """What the codes of CLLA-quant cost when the last tenth of the training sees them, or none."""
+    attention = ARMS["CLLA-quant"]
+    assert isinstance(attention, LatentConfig)
+    later, seen = after_training(runs, attention), runs.losses(equal_shape("CLLA-quant"))
+    yield figure("ptq_quant", later, "nats", detail={"share": bytes_share(attention)})
+    yield claim(
+        "quant_ptq_minus_qat",
+        "seeing codes in the last tenth of the training is better than quantising later",
+        "trained with codes; no ablation", differences(later, seen), "nats",
+    )  # fmt: skip
 
 
 def _choices(runs: Runs, later: LossesByCode) -> Iterator[Row]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Losses = dict[str, list[float]]
 
-SHAPE_ARMS = ("MHA", "GQA", "CLA", "MLA", "CLLA", "CLLA-quant", "CLLA4")
+SHAPE_ARMS = ("MHA", "GQA", "MQA", "CLA", "MLA", "CLLA", "CLLA-quant", "CLLA4")
 EQUAL_ARMS = ("MLA", "CLLA")
 # Average accuracy on English benchmarks (sheet CLLA, section 4).
 PAPER = {"MHA": 56.73, "GQA": 56.83, "MLA": 57.16, "CLLA": 57.97, "CLLA-quant": 57.98}
