@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from latent import arms, codes, needle, variants
 from latent.stored import stored_otherwise, validation_loss
 from study.runs import Runs
 
-from weightwise.lm import CodeConfig, LanguageModel, LatentConfig, num_stored_parameters
+from weightwise.lm import CodeConfig, GQAConfig, LanguageModel, LatentConfig, num_stored_parameters
 from weightwise.lm.latent.budget import allocated_bytes_per_token, mha_bytes_per_token
 from weightwise.recipes import clla, clla_moe
 from weightwise.report.latent_figures import bits_figure, needle_figure, variants_figure
@@ -23,6 +24,7 @@ from weightwise.train import load_model
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from weightwise.lm.config import AttentionConfig
     from weightwise.train import Recipe
 
 
@@ -92,6 +94,23 @@ def test_answers_through_the_cache_are_those_of_one_pass() -> None:
     expected = (guess_BP == answer_BP).float().mean().item()
     assert needle.accuracy(model, 600, 6) == pytest.approx(expected, abs=0.03)
     assert expected < 0.3
+
+
+@pytest.mark.parametrize("attention", [GQAConfig(num_heads=4), LatentConfig(num_heads=4)])
+def test_scores_are_sharper_beyond_the_lengths_of_training(attention: AttentionConfig) -> None:
+    """At 4096 tokens queries are ln 4096 / ln 1024 = 12 / 10 as large; at 1024 as they were."""
+    model = drawn(attention)
+    query = model.blocks[3].attention.query.weight
+    for length, factor in ((512, 1.0), (1024, 1.0), (4096, 1.2)):
+        other = needle.sharpened(model, length).blocks[3].attention.query.weight
+        torch.testing.assert_close(other, query * factor)
+
+
+def test_no_rotary_pair_of_the_needle_task_is_slower_than_its_training() -> None:
+    """The slowest of 4 pairs of latents, and of 8 of MHA, turns around well within 1024 tokens."""
+    for features in (8, 16):
+        turn = needle.ROPE_THETA ** (2 / features - 1)
+        assert 2 * math.pi / turn < needle.STAGES[-1][0] / 2
 
 
 def test_rotated_latents_change_nothing_but_the_codes() -> None:

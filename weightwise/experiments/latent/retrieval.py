@@ -9,27 +9,36 @@ from typing import TYPE_CHECKING
 import torch
 from study.rows import claim, figure
 
-from weightwise.lm import CodeConfig, LanguageModel, LatentConfig
+from weightwise.lm import CodeConfig, GQAConfig, LanguageModel, LatentConfig
 from weightwise.report.latent_figures import needle_figure
 from weightwise.train.files import write_text
 
-from .arms import SEEDS
-from .needle import LENGTHS, accuracy, model_config, trained
+from .arms import CODES_FROM, SEEDS
+from .needle import LENGTHS, ROPE_THETA, accuracy, model_config, sharpened, trained
 from .stored import stored_otherwise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from study.rows import Row
     from study.runs import Runs
 
-PLAIN = LatentConfig(num_heads=4, share_factor=2)
+    from weightwise.lm.config import AttentionConfig
+
+    Table = dict[int, list[float]]
+
+PLAIN = LatentConfig(num_heads=4, share_factor=2, rope_theta=ROPE_THETA)
 STORED = {
     "CLLA": PLAIN,
     **{f"int{bits}": replace(PLAIN, codes=CodeConfig(bits=bits)) for bits in (8, 4, 3, 2)},
 }
-NUM_TEXTS = 16
+# Arms with weights of their own.
+OTHERS = {
+    "int4-trained": replace(PLAIN, codes=CodeConfig(bits=4), quantize_from=CODES_FROM),
+    "MHA": GQAConfig(num_heads=4, rope_theta=ROPE_THETA),
+}
+NUM_TEXTS = 32
 LEAST_KEPT = 0.99
 
 
@@ -37,20 +46,19 @@ def retrieval(runs: Runs, figures: Path) -> Iterator[Row]:
     """Share of right answers at each length, with the cache of one model stored in all ways."""
     found = {arm: _table() for arm in STORED}
     for seed in SEEDS:
-        model = _model(runs, seed)
+        model = _model(runs, "CLLA", PLAIN, seed)
         for arm, attention in STORED.items():
             _add(found[arm], stored_otherwise(model, attention))
-    for arm, table in found.items():
-        for length, values in table.items():
-            yield figure(f"needle_{arm.lower()}_{length}", values, "right")
-    for length in LENGTHS:
-        pairs = zip(found["int4"][length], found["CLLA"][length], strict=True)
-        kept = [coded / plain if plain else 0.0 for coded, plain in pairs]
-        yield claim(
-            f"needle_int4_kept_{length}",
-            f"four bits find as much as sixteen among {length} tokens",
-            "lossless on most tasks", kept, "of the answers", goal=(">=", LEAST_KEPT),
-        )  # fmt: skip
+    yield from _figures(found)
+    yield from _kept("int4", "four bits find as much as sixteen", found["CLLA"], found["int4"])
+    for arm, attention in OTHERS.items():
+        found[arm] = _table()
+        for seed in SEEDS:
+            _add(found[arm], _model(runs, arm, attention, seed))
+        yield from _figures({arm: found[arm]})
+    words = "four bits in training find as much as sixteen"
+    yield from _kept("int4_trained", words, found["CLLA"], found["int4-trained"])
+    yield from _kept("clla", "latents find as much as keys and values", found["MHA"], found["CLLA"])
     lines = {
         arm: {length: mean(values) for length, values in table.items()}
         for arm, table in found.items()
@@ -58,21 +66,38 @@ def retrieval(runs: Runs, figures: Path) -> Iterator[Row]:
     write_text(figures / "clla-needle.svg", needle_figure(lines))
 
 
-def _table() -> dict[int, list[float]]:
+def _figures(found: Mapping[str, Table]) -> Iterator[Row]:
+    for arm, table in found.items():
+        for length, values in table.items():
+            yield figure(f"needle_{arm.lower().replace('-', '_')}_{length}", values, "right")
+
+
+def _kept(name: str, words: str, before: Table, after: Table) -> Iterator[Row]:
+    """Right answers over those of another arm, at each length."""
+    for length in LENGTHS:
+        pairs = zip(after[length], before[length], strict=True)
+        kept = [coded / plain if plain else 0.0 for coded, plain in pairs]
+        yield claim(
+            f"needle_{name}_kept_{length}", f"{words} among {length} tokens",
+            "lossless on most tasks", kept, "of the answers", goal=(">=", LEAST_KEPT),
+        )  # fmt: skip
+
+
+def _table() -> Table:
     return {length: [] for length in LENGTHS}
 
 
-def _add(table: dict[int, list[float]], model: LanguageModel) -> None:
+def _add(table: Table, model: LanguageModel) -> None:
     for length, values in table.items():
-        values.append(accuracy(model, length, NUM_TEXTS))
+        values.append(accuracy(sharpened(model, length), length, NUM_TEXTS))
 
 
-def _model(runs: Runs, seed: int) -> LanguageModel:
+def _model(runs: Runs, arm: str, attention: AttentionConfig, seed: int) -> LanguageModel:
     """A trained model, kept beside the runs."""
-    path = runs.folder / f"needle-s{seed}.pt"
+    path = runs.folder / f"needle-{arm.lower()}-s{seed}.pt"
     if not path.exists():
         runs.folder.mkdir(parents=True, exist_ok=True)
-        torch.save(trained(PLAIN, seed).state_dict(), path)
-    model = LanguageModel(model_config(PLAIN))
+        torch.save(trained(attention, seed).state_dict(), path)
+    model = LanguageModel(model_config(attention))
     model.load_state_dict(torch.load(path))
     return model.eval()
