@@ -1,0 +1,1 @@
+"""Variable neighbourhood search over days with batteries, several trips and promises."""

@@ -1,0 +1,204 @@
+"""An instance with batteries as a structure of arrays over vertices.
+
+Vertex 0 is the depot, vertex ``i`` the request at position ``i - 1`` of the instance,
+and behind the requests stand the stations that have a charger. A vertex 0 inside a
+route is a reload: it ends a trip and starts the next.
+
+A charger counts as linear. Where its curve bends, the slowest part of the curve is
+taken: what the search holds feasible then stays so with the true curve.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from wardwise.fleet.energy import HOUR_S, Recharge
+from wardwise.fleet.problem import Kind
+from wardwise.fleet.search.packed import Objective, in_billionths, quantise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from wardwise.fleet.problem import Instance, Robot, Station
+    from wardwise.fleet.search.packed import Floats, Ints
+
+# Stations that are tried on the way from one vertex to another.
+NUM_STATIONS = 6
+NOBODY = -1
+# Metres and seconds where there is no way: no window is open so late.
+BLOCKED = 1e12
+NO_TRIP_LIMIT = np.iinfo(np.int64).max
+
+
+class Model(NamedTuple):
+    """Arrays over vertices (V), pairs of them (V, V) and robots (K), and prices.
+
+    Parameters
+    ----------
+    earliest, latest, due, late_price, available, deliver, collect
+        Of requests; the depot and stations are always open and carry nothing.
+    rate
+        Watt-hours a second at a charger; of the depot, while robots reload; else 0.
+    near_station
+        Shape (V, V, C): stations by the metres they add to a leg.
+    battery, reserve, first, per_m, base
+        Of robots: capacity, least and first level in Wh, Wh a metre, Wh a second. Without
+        a battery all are 0, and the reserve is minus infinity.
+    inverse_rate
+        Seconds a watt-hour where all chargers are alike, else that of the slowest.
+    is_exact
+        Whether suffixes of routes answer in constant time: chargers alike, nothing drawn
+        while waiting, no tolerated lateness.
+    """
+
+    distance: Floats
+    travel: Floats
+    service: Floats
+    earliest: Floats
+    latest: Floats
+    due: Floats
+    late_price: Floats
+    available: Floats
+    deliver: Floats
+    collect: Floats
+    denial_price: Floats
+    rate: Floats
+    near_station: Ints
+    capacity: Floats
+    start: Floats
+    end: Floats
+    max_trips: Ints
+    battery: Floats
+    reserve: Floats
+    first: Floats
+    per_m: Floats
+    base: Floats
+    twin: Ints
+    num_requests: int
+    reload: float
+    robot_price: float
+    metre_price: float
+    inverse_rate: float
+    is_partial: bool
+    is_exact: bool
+    is_soft: bool
+    has_goods: bool
+    is_money: bool
+
+
+def chargers(instance: Instance) -> list[Station]:
+    """Stations with a charger, in the order of their vertices."""
+    return [station for station in instance.stations if station.charge is not None]
+
+
+def model(instance: Instance, objective: Objective) -> Model:
+    """Arrays of `instance`, with the prices that make `objective` a sum."""
+    requests, robots, costs = instance.requests, instance.robots, instance.costs
+    stations = chargers(instance)
+    index = instance.place_index
+    place = np.array([0, *(index[r.place] for r in requests), *(index[s.place] for s in stations)])
+    distance, travel = (
+        quantise(np.minimum(matrix[np.ix_(place, place)], BLOCKED))
+        for matrix in (instance.distance_m, instance.travel_s)
+    )
+    num_requests = len(requests)
+
+    def over_vertices(values: Sequence[float], elsewhere: float = 0.0) -> Floats:
+        return quantise([elsewhere, *values, *([elsewhere] * len(stations))])
+
+    rates = [slowest_rate(station) for station in stations]
+    at_depot = [rate for s, rate in zip(stations, rates, strict=True) if index[s.place] == 0]
+    rate = np.array([max(at_depot, default=0.0), *([0.0] * num_requests), *rates])
+    has_battery = any(robot.battery is not None for robot in robots)
+    is_soft = any(r.tolerance_s > 0 for r in requests)
+    is_alike = len({round(value, 12) for value in rates}) <= 1
+    draws = any(b.base_w > 0 for b in instance.batteries)
+    is_money = objective is Objective.COST
+    floor = 0.0 if is_money else 1.0
+    return Model(
+        distance=distance,
+        travel=travel,
+        service=over_vertices([r.service_s for r in requests]),
+        earliest=over_vertices([r.earliest_s for r in requests]),
+        latest=over_vertices([r.latest_s for r in requests], math.inf),
+        due=over_vertices([r.due_s for r in requests], math.inf),
+        late_price=over_vertices([costs.lateness_per_s[r.priority - 1] for r in requests]),
+        available=over_vertices([r.available_s for r in requests]),
+        deliver=_loads(instance, Kind.DELIVER, len(stations)),
+        collect=_loads(instance, Kind.COLLECT, len(stations)),
+        denial_price=over_vertices([costs.per_denial[r.priority - 1] + floor for r in requests]),
+        rate=rate,
+        near_station=_near_stations(distance, num_requests, is_useful=has_battery),
+        capacity=in_billionths([r.capacity for r in robots]),
+        start=quantise([r.start_s for r in robots]),
+        end=quantise([r.end_s for r in robots]),
+        max_trips=np.array([r.max_trips or NO_TRIP_LIMIT for r in robots], dtype=np.int64),
+        **_batteries(robots),
+        twin=_twins(robots),
+        num_requests=num_requests,
+        reload=float(quantise([instance.reload_s])[0]),
+        robot_price=costs.per_robot if is_money else 0.0,
+        metre_price=costs.per_metre if is_money else 1.0,
+        inverse_rate=1.0 / min(rates) if rates and has_battery else 0.0,
+        is_partial=instance.recharge is Recharge.PARTIAL,
+        is_exact=not (is_soft or (has_battery and (draws or not is_alike))),
+        is_soft=is_soft,
+        has_goods=any(r.available_s > 0 for r in requests),
+        is_money=is_money,
+    )
+
+
+def slowest_rate(station: Station) -> float:
+    """Watt-hours a second towards the end of a charger's curve."""
+    assert station.charge is not None
+    (level, time_s), (last_level, last_s) = station.charge.points[-2:]
+    return (last_level - level) / (last_s - time_s)
+
+
+def _loads(instance: Instance, kind: Kind, num_stations: int) -> Floats:
+    loads = [r.load if r.kind is kind else 0.0 for r in instance.requests]
+    return in_billionths([0.0, *loads, *([0.0] * num_stations)])
+
+
+def _batteries(robots: Sequence[Robot]) -> dict[str, Floats]:
+    rows = [
+        (0.0, -math.inf, 0.0, 0.0, 0.0)
+        if b is None
+        else (b.capacity_wh, b.reserve_wh, b.first_wh, b.wh_per_m, b.base_w / HOUR_S)
+        for b in (robot.battery for robot in robots)
+    ]
+    names = ("battery", "reserve", "first", "per_m", "base")
+    return {
+        name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _near_stations(distance: Floats, num_requests: int, *, is_useful: bool) -> Ints:
+    """Stations by metres added to each leg; from and to a station itself none is."""
+    size = len(distance)
+    stations = np.arange(num_requests + 1, size)
+    count = min(NUM_STATIONS, len(stations)) if is_useful else 0
+    near = np.zeros((size, size, count), dtype=np.int64)
+    if count:
+        onward = distance[stations]
+        for vertex in range(size):
+            detour = distance[vertex, stations][:, None] + onward
+            detour[stations == vertex] = np.inf
+            near[vertex] = stations[np.argsort(detour, axis=0, kind="stable")[:count].T]
+    return near
+
+
+def _twins(robots: Sequence[Robot]) -> NDArray[np.int64]:
+    """For each robot the last one before it of the same kind, or -1."""
+    last: dict[object, int] = {}
+    twin = np.full(len(robots), NOBODY, dtype=np.int64)
+    for index, robot in enumerate(robots):
+        kind = (robot.capacity, robot.start_s, robot.end_s, robot.max_trips, robot.battery)
+        twin[index] = last.get(kind, NOBODY)
+        last[kind] = index
+    return twin

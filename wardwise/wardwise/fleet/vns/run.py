@@ -1,0 +1,205 @@
+"""The search from start to end: phases, threads, and what is reported.
+
+First every search of the team tries to empty robots; the one with the fewest hands its
+plan to the others. Then each anneals the routes of that small fleet, several times with
+less heat each, every time from the best plan of all.
+
+Each search has arrays and luck of its own and they meet only at fixed shares of the
+work, so that with a limit on iterations the same seed gives the same plan.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wardwise.fleet.vns.model import BLOCKED
+from wardwise.fleet.vns.search import EMPTYING_TEMPERATURE, Cooling, Search
+from wardwise.fleet.vns.undo import keep, restore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wardwise.fleet.vns.clock import Clock
+    from wardwise.fleet.vns.model import Model
+
+# Below so many requests one search suffices.
+TEAM_FROM = 40
+TEAM_SIZE = 2
+# Share of the work that goes into fewer robots, and the shares at which searches meet.
+EMPTYING_SHARE, EMPTYING_MEETINGS = 0.35, 7
+ROUNDS = (
+    (0.6, Cooling(start=2.0)),
+    (0.8, Cooling(start=1.0)),
+    (1.0, Cooling(start=0.5)),
+)
+REPORT_EVERY_S = 0.25
+
+
+@dataclass(frozen=True)
+class Found:
+    """Routes of the robots that leave home, requests nobody serves, and their price."""
+
+    rows: dict[int, list[int]]
+    denied: list[int]
+    loss: float
+    price: float
+
+    def is_better(self, other: Found | None) -> bool:
+        """Fewer denials by their price, then robots and metres, or all in money."""
+        if other is None:
+            return True
+        return (self.loss, self.price + 1e-6) < (other.loss, other.price)
+
+
+class Run:
+    """One call of the search.
+
+    Parameters
+    ----------
+    on_found
+        Called with every plan that beats all before it, elapsed seconds and iteration.
+    """
+
+    def __init__(
+        self, model: Model, clock: Clock, seed: int, on_found: Callable[[Found, float, int], None]
+    ) -> None:
+        self.model, self.clock, self._on_found = model, clock, on_found
+        size = TEAM_SIZE if model.num_requests >= TEAM_FROM else 1
+        seeds = np.random.default_rng(seed).integers(1, 2**62, size)
+        self.searches = [Search(model, int(s)) for s in seeds]
+        self.best: Found | None = None
+        self.iteration = [0] * size
+        self._pace = [1e3] * size
+        self._reported_s = 0.0
+        self._robot_price = 1.0 + 4.0 * (model.num_requests + 1) * _longest(model)
+
+    def solve(self) -> None:
+        """Construct, empty robots, shorten routes, until the clock says stop."""
+        first = self.searches[0]
+        first.construct()
+        self.report(first)
+        for other in self.searches[1:]:
+            hand_over(first, other)
+        if self.model.num_requests == 0:
+            return
+        with ThreadPoolExecutor(len(self.searches)) as pool:
+            try:
+                self._phases(pool)
+            except BaseException:
+                self.clock.is_stopped = True
+                raise
+
+    def _phases(self, pool: ThreadPoolExecutor) -> None:
+        if not self.model.is_money:
+            for meeting in range(1, EMPTYING_MEETINGS + 1):
+                until = EMPTYING_SHARE * meeting / EMPTYING_MEETINGS
+                are_done = self._all(pool, partial(self._empty, until))
+                self._meet()
+                if any(are_done):
+                    break
+        for until, cooling in ROUNDS:
+            self._all(pool, partial(self._shorten, until, cooling))
+            self._meet()
+
+    def _all(self, pool: ThreadPoolExecutor, work: Callable[[int], bool]) -> list[bool]:
+        """Let every search work; in a pause between batches the first one reports."""
+        futures = [pool.submit(work, i) for i in range(1, len(self.searches))]
+        done = [work(0)]
+        return done + [future.result() for future in futures]
+
+    def _meet(self) -> None:
+        """Everybody goes on from the best plan of all."""
+        found = [self.found(search) for search in self.searches]
+        at = 0
+        for i, plan in enumerate(found):
+            if plan.is_better(found[at]):
+                at = i
+        self.report(self.searches[at])
+        for i, other in enumerate(self.searches):
+            if i != at:
+                hand_over(self.searches[at], other)
+
+    def _empty(self, until: float, i: int) -> bool:
+        """Send robots home one by one; returns whether no more can go."""
+        search = self.searches[i]
+        restore(search.model, search.routes, search.work)
+        search.work.is_closed[:] = False
+        if len(search.absent()):
+            # Nobody goes home while somebody waits: all may leave again.
+            search.begin_emptying()
+        while self.clock.spent(self.iteration[i]) < until:
+            if len(search.absent()) == 0:
+                keep(search.routes, search.work)
+                if i == 0:
+                    self.report(search)
+                if len(search.used()) <= 1:
+                    return True
+                search.close_one()
+                search.begin_emptying()
+            self._batch(i, EMPTYING_TEMPERATURE * search.mean_price(), is_emptying=True)
+        return False
+
+    def _shorten(self, until: float, cooling: Cooling, i: int) -> bool:
+        search = self.searches[i]
+        search.begin_shortening()
+        begun, scale = self.clock.spent(self.iteration[i]), search.mean_price()
+        improvements = 0
+        while (spent := self.clock.spent(self.iteration[i])) < until:
+            share = (spent - begun) / (until - begun)
+            heat = scale * cooling.start * (cooling.end / cooling.start) ** share
+            improvements += self._batch(i, heat, is_emptying=False)
+            if i == 0 and improvements and self.clock.elapsed_s > self._reported_s + REPORT_EVERY_S:
+                self.report(search)
+                improvements = 0
+        return True
+
+    def _batch(self, i: int, temperature: float, *, is_emptying: bool) -> int:
+        count = self.clock.batch(self.iteration[i], self._pace[i])
+        start = time.perf_counter()
+        improvements, done = self.searches[i].run(temperature, count, is_emptying=is_emptying)
+        self._pace[i] = 0.5 * (self._pace[i] + done / max(time.perf_counter() - start, 1e-6))
+        self.iteration[i] += done
+        return improvements
+
+    def found(self, search: Search) -> Found:
+        """The best plan of a search."""
+        work, model = search.work, self.model
+        rows = {
+            int(k): [int(v) for v in work.best_node[k, : work.best_length[k]]]
+            for k in np.flatnonzero(work.best_length > 2)
+        }
+        served = {v for row in rows.values() for v in row}
+        denied = [v for v in range(1, model.num_requests + 1) if v not in served]
+        metres = sum(float(model.distance[row[:-1], row[1:]].sum()) for row in rows.values())
+        price = model.metre_price * metres
+        price += len(rows) * (model.robot_price if model.is_money else self._robot_price)
+        loss = float(model.denial_price[denied].sum())
+        if model.is_money:
+            price, loss = price + loss, 0.0
+        return Found(rows, denied, loss, price)
+
+    def report(self, search: Search) -> None:
+        """Keep the best plan of a search if it beats all before it."""
+        found = self.found(search)
+        self._reported_s = self.clock.elapsed_s
+        if found.is_better(self.best):
+            self.best = found
+            self._on_found(found, self._reported_s, sum(self.iteration))
+
+
+def hand_over(giver: Search, taker: Search) -> None:
+    """Make the best plan of one search that of another."""
+    taker.work.best_node[:] = giver.work.best_node
+    taker.work.best_length[:] = giver.work.best_length
+    np.maximum(giver.work.absences, taker.work.absences, out=taker.work.absences)
+    restore(taker.model, taker.routes, taker.work)
+
+
+def _longest(model: Model) -> float:
+    return float(model.distance[model.distance < BLOCKED].max())

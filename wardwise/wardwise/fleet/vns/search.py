@@ -1,0 +1,137 @@
+"""The variable neighbourhood search: fewest robots first, then the shortest routes.
+
+One `Search` holds routes and scratch arrays. It serves all requests with as many robots
+as it takes, empties one robot after the other with absence counters, and then anneals:
+shake, improve, keep or take back (`anneal`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wardwise.fleet.vns.anneal import anneal
+from wardwise.fleet.vns.labels import empty_routes, refresh
+from wardwise.fleet.vns.model import BLOCKED
+from wardwise.fleet.vns.ruin import recreate
+from wardwise.fleet.vns.stations import make_placing
+from wardwise.fleet.vns.undo import forget, keep, make_work, restore
+
+if TYPE_CHECKING:
+    from wardwise.fleet.search.packed import Floats, Ints
+    from wardwise.fleet.vns.model import Model
+
+# Mean prices of a request: the temperature while robots are emptied, and what an unserved
+# request costs while the routes of a small fleet are shortened.
+EMPTYING_TEMPERATURE, ABSENCE_PRICE = 0.3, 10.0
+# Where requests must stay unserved, each outweighs all driving.
+DENIAL_WEIGHT = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cooling:
+    """Temperatures at start and end, in mean prices of a request; found by experiment."""
+
+    start: float = 2.0
+    end: float = 0.05
+
+
+class Search:
+    """One search: routes, scratch arrays, and its luck."""
+
+    def __init__(self, model: Model, seed: int) -> None:
+        self.model = model
+        self.routes = empty_routes(model)
+        self.work = make_work(model, self.routes, seed)
+        self.placing = make_placing(model, self.routes.node.shape[1])
+        self.state: Floats = np.zeros(4)
+
+    def construct(self) -> None:
+        """Insert all requests, the most urgent first; a robot leaves home where none fits."""
+        model, work = self.model, self.work
+        for k in range(len(self.routes.length)):
+            refresh(model, self.routes, k)
+        work.penalty[:] = model.denial_price
+        order = np.lexsort(
+            (
+                model.latest[1 : model.num_requests + 1],
+                -model.denial_price[1 : model.num_requests + 1],
+            )
+        )
+        work.pool[: len(order)] = order + 1
+        work.was_absent[: len(order)] = True
+        # In the price of money a robot has its own; else only what fits nowhere opens one.
+        pricey = model if model.is_money else model._replace(robot_price=self._above_all())
+        recreate(pricey, self.routes, work, len(order))
+        forget(work)
+        for k in range(len(self.routes.length)):
+            refresh(model, self.routes, k)
+        keep(self.routes, work)
+
+    def _above_all(self) -> float:
+        distance = self.model.distance
+        return 1.0 + 4.0 * self.model.num_requests * float(distance[distance < BLOCKED].max())
+
+    def absent(self) -> Ints:
+        """Requests that nobody serves now."""
+        return np.flatnonzero(self.routes.owner[1 : self.model.num_requests + 1] < 0) + 1
+
+    def used(self) -> list[int]:
+        """Robots that leave home."""
+        return [int(k) for k in np.flatnonzero(self.routes.length > 2)]
+
+    def cost(self) -> float:
+        """Money of all routes."""
+        return float(self.routes.price.sum())
+
+    def mean_price(self) -> float:
+        """Money of all routes, per request."""
+        return self.cost() / max(1, self.model.num_requests)
+
+    def close_one(self) -> None:
+        """Send home the robot whose requests were easiest to place so far, and all idle ones."""
+        robot = min(self.used(), key=self._hardness)
+        routes, work = self.routes, self.work
+        routes.owner[routes.owner == robot] = -1
+        routes.length[robot] = 2
+        routes.node[robot, 1] = 0
+        refresh(self.model, routes, robot)
+        work.is_closed[:] = routes.length == 2
+
+    def _hardness(self, robot: int) -> tuple[float, int]:
+        served = np.flatnonzero(self.routes.owner == robot)
+        return float(self.work.absences[served].sum()), len(served)
+
+    def begin_emptying(self) -> None:
+        """Absence counters rule from now on."""
+        self.work.penalty[:] = 0.0
+        absent = self.absent()
+        self.state[:] = self.cost(), self.cost(), len(absent), len(absent)
+
+    def begin_shortening(self) -> None:
+        """Shorten the routes of the robots that are in use now, from the best plan."""
+        model, work = self.model, self.work
+        restore(model, self.routes, work)
+        absent = self.absent()
+        work.is_closed[:] = False
+        if not model.is_money:
+            work.is_closed[:] = self.routes.length == 2
+        if model.is_money:
+            work.penalty[:] = model.denial_price
+        elif len(absent):
+            work.penalty[:] = DENIAL_WEIGHT * (1.0 + self.cost()) * model.denial_price
+        else:
+            work.penalty[:] = ABSENCE_PRICE * self.mean_price()
+        cost = self.cost() + float(work.penalty[absent].sum())
+        most = model.num_requests if model.is_money else len(absent)
+        self.state[:] = cost, cost, len(absent), most
+
+    def run(self, temperature: float, iterations: int, *, is_emptying: bool) -> tuple[int, int]:
+        """Iterations at one temperature; improvements of the best and iterations that ran."""
+        improvements, done = anneal(
+            self.model, self.routes, self.work, self.placing, self.state,
+            temperature, is_emptying, iterations,
+        )  # fmt: skip
+        return int(improvements), int(done)
