@@ -1,4 +1,7 @@
-"""Mixture of experts: y = shared(x) + sum of weight * expert(x) (arXiv 2411.02265)."""
+"""Mixture of experts: y = shared(x) + sum of weight * expert(x) (arXiv 2411.02265).
+
+`weightwise.lm.scoring` says how the router's logits become choices and weights.
+"""
 
 # Shapes: B batch, T tokens, D model width, E experts
 
@@ -17,9 +20,11 @@ from weightwise.lm.experts import Experts
 from weightwise.lm.ffn import SwiGLU
 from weightwise.lm.products import is_fast
 from weightwise.lm.routing import Routing, route
+from weightwise.lm.scoring import PLAIN_SCORING
 
 if TYPE_CHECKING:
     from weightwise.lm.config import MoEConfig
+    from weightwise.lm.scoring import ScoringConfig
 
 FEW_TOKENS = 64  # up to here the whole layer is one call
 
@@ -33,12 +38,21 @@ class Router(nn.Module):
     ----------
     num_experts, width
         Experts E and model width D.
+    is_corrected
+        Experts have corrections that are added to their scores for the choice.
+
+    Attributes
+    ----------
+    bias
+        Corrections, shape (E,), which have no gradient; ``None`` for none.
     """
 
-    def __init__(self, num_experts: int, width: int) -> None:
+    def __init__(self, num_experts: int, width: int, *, is_corrected: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_experts, width))
         nn.init.normal_(self.weight, std=0.02)
+        zeros = torch.zeros(num_experts) if is_corrected else None
+        self.bias = None if zeros is None else nn.Parameter(zeros, requires_grad=False)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Logits of shape (T, E), float32."""
@@ -58,6 +72,8 @@ class MixtureOfExperts(nn.Module):
         Settings of this layer.
     width
         Model width D.
+    scoring
+        How logits of the router become choices and weights.
 
     Attributes
     ----------
@@ -65,10 +81,14 @@ class MixtureOfExperts(nn.Module):
         What the last pass decided; its losses have a gradient until that pass's backward.
     """
 
-    def __init__(self, config: MoEConfig, width: int) -> None:
+    def __init__(
+        self, config: MoEConfig, width: int, scoring: ScoringConfig = PLAIN_SCORING
+    ) -> None:
         super().__init__()
+        scoring.check(config.num_experts, config.top_k)
         self.config = config
-        self.router = Router(config.num_experts, width)
+        self.scoring = scoring
+        self.router = Router(config.num_experts, width, is_corrected=scoring.is_corrected)
         self.shared = (
             SwiGLU(SwiGLUConfig(hidden=config.num_shared * config.hidden), width)
             if config.num_shared
@@ -83,7 +103,13 @@ class MixtureOfExperts(nn.Module):
         x_TD = x_BTD.flatten(0, -2)
         if self._is_for_few(x_TD):
             return self._of_few(x_TD).view(x_BTD.shape)
-        routing = route(self.router(x_TD), self.config, has_capacity=self.training)
+        routing = route(
+            self.router(x_TD),
+            self.config,
+            has_capacity=self.training,
+            scoring=self.scoring,
+            correction_E=self.router.bias,
+        )
         self.routing = routing
         out_TD: Tensor = self.experts(x_TD, routing.experts, routing.weights)
         if self.shared is not None:
@@ -94,7 +120,7 @@ class MixtureOfExperts(nn.Module):
         """Whether there is a faster way than one part after the other."""
         if torch.is_grad_enabled() or len(x_TD) > FEW_TOKENS or self.experts.group is not None:
             return False
-        if self.training and self.config.overflow != "keep":
+        if not self.scoring.is_plain or (self.training and self.config.overflow != "keep"):
             return False
         modules: list[nn.Module] = [self.router, self.experts]
         if self.shared is not None:

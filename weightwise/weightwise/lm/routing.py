@@ -1,8 +1,9 @@
 """Which expert gets which token: mixed routing with recycling (arXiv 2411.02265, section 2.2).
 
 The router's probabilities p = softmax(W x) are float32. A token goes to its ``top_k`` best
-experts, weighted by p; several weights are divided by their sum. Two losses keep the router in
-shape: the balance loss, with m the share of tokens that chose an expert,
+experts, weighted by p; several weights are divided by their sum. `weightwise.lm.scoring` has other
+scores and choices. Two losses keep the router in shape: the balance loss, with m the share of
+tokens that chose an expert,
 
     E * sum_e mean(m_e) * mean(p_e)          1 at balance for one expert, k for k
 
@@ -26,12 +27,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from weightwise.lm.scoring import PLAIN_SCORING
+
 if TYPE_CHECKING:
     from weightwise.lm.config import MoEConfig
+    from weightwise.lm.scoring import ScoringConfig
 
 # Recycling with several experts a token may offer one that the token has already; so often
 # it is offered another one before its choice is dropped after all.
 MOST_OFFERS = 8
+LEAST_TOTAL = 1e-20  # that weights are divided by: scores of a sigmoid may all be tiny
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,7 @@ class Routing:
     choices
         The router's experts, before any capacity, shape (T, K).
     logits, probabilities
-        Of the router, float32, shape (T, E).
+        Of the router, float32, shape (T, E); probabilities add up to 1.
     """
 
     experts: Tensor
@@ -104,7 +109,14 @@ class Routing:
         return self.logits.shape[-1]
 
 
-def route(logits_TE: Tensor, config: MoEConfig, *, has_capacity: bool) -> Routing:
+def route(
+    logits_TE: Tensor,
+    config: MoEConfig,
+    *,
+    has_capacity: bool,
+    scoring: ScoringConfig = PLAIN_SCORING,
+    correction_E: Tensor | None = None,
+) -> Routing:
     """Give every token its experts.
 
     Parameters
@@ -115,6 +127,8 @@ def route(logits_TE: Tensor, config: MoEConfig, *, has_capacity: bool) -> Routin
         Rules.
     has_capacity
         Apply ``config.overflow``; False in evaluation.
+    scoring, correction_E
+        How logits become choices and weights, and what is added to the scores for the choice.
 
     Returns
     -------
@@ -123,22 +137,25 @@ def route(logits_TE: Tensor, config: MoEConfig, *, has_capacity: bool) -> Routin
     """
     num_experts = config.num_experts
     logits_TE = logits_TE.float()
-    prob_TE = logits_TE.softmax(dim=-1)
-    weight_TK, choice_TK = prob_TE.topk(config.top_k, dim=-1)
+    score_TE = scoring.scores(logits_TE)
+    choice_TK = scoring.choose(score_TE, correction_E, config.top_k)
+    weight_TK = score_TE.gather(1, choice_TK)
     expert_TK, total_T1 = choice_TK, None
     if config.is_renormalized:
-        total_T1 = weight_TK.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).eps)
+        total_T1 = weight_TK.sum(dim=-1, keepdim=True).clamp_min(LEAST_TOTAL)
     if has_capacity and config.overflow != "keep":
         expert_TK = _with_capacity(choice_TK, weight_TK.detach(), config)
         if config.weight_rule == "new":
-            weight_TK = prob_TE.gather(1, expert_TK.clamp_max(num_experts - 1))
+            weight_TK = score_TE.gather(1, expert_TK.clamp_max(num_experts - 1))
         weight_TK = weight_TK * (expert_TK < num_experts)
+    if total_T1 is not None:
+        weight_TK = weight_TK / total_T1
     return Routing(
         experts=expert_TK,
-        weights=weight_TK if total_T1 is None else weight_TK / total_T1,
+        weights=weight_TK if scoring.scale == 1 else weight_TK * scoring.scale,
         choices=choice_TK,
         logits=logits_TE,
-        probabilities=prob_TE,
+        probabilities=scoring.probabilities(score_TE),
     )
 
 
