@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 
 from weightwise.lm.cache import LayerCache
+from weightwise.lm.latent.append import append
 from weightwise.lm.latent.codes import Codes, decode, encode
 from weightwise.lm.store import RowStore
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from weightwise.lm.cache import Span
     from weightwise.lm.latent.config import CodeConfig, LatentConfig
+    from weightwise.lm.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,9 @@ class _Kept:
         self.width = width
         self.config = config
         self.dtype = dtype
+        ends = ("",) if config is None else ("_code", "_scale", "_minimum")
+        is_symmetric = config is not None and config.is_symmetric
+        self._names = [f"{name}{end}" for end in (ends[:2] if is_symmetric else ends)]
 
     def new_stores(self, batch: int, capacity: int, device: torch.device) -> dict[str, RowStore]:
         """Take memory."""
@@ -124,16 +129,21 @@ class _Kept:
 
     def write(self, cache: LayerCache, span: Span, x_BTW: Tensor) -> Vectors:
         """Keep new vectors, and give those of all tokens so far."""
-        for name, part in self._parts(x_BTW).items():
-            cache.stores[name].write(span, part)
+        config = self.config
+        if config is None or not append(span, x_BTW, self._stores(cache), config):
+            for name, part in self._parts(x_BTW).items():
+                cache.stores[name].write(span, part)
         return self.read(cache, span.end)
 
     def read(self, cache: LayerCache, num_tokens: int) -> Vectors:
         """Vectors of the first tokens."""
-        found = [f"{self.name}{end}" for end in ("", "_code", "_scale", "_minimum")]
-        read = [cache.stores[name].read(num_tokens) for name in found if name in cache.stores]
+        read = [store.read(num_tokens) for store in self._stores(cache)]
         content = read[0] if self.config is None else Codes(*read)
         return Vectors(content=content, config=self.config, width=self.width, dtype=self.dtype)
+
+    def _stores(self, cache: LayerCache) -> list[Store]:
+        """Memory of the vectors, or of codes, scales and minima."""
+        return [cache.stores[name] for name in self._names]
 
     def _parts(self, x: Tensor) -> dict[str, Tensor]:
         """What is stored of vectors, by the names of the stores."""
