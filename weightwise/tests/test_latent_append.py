@@ -1,4 +1,4 @@
-"""Encoding straight into a cache: the bits of `encode` at the place of each token, and only there."""
+"""Encoding straight into a cache: the bits of `encode` at each token's place, and nowhere else."""
 
 from __future__ import annotations
 
