@@ -1,4 +1,4 @@
-"""Checkpoints of Hugging Face's dense model families, read and refused."""
+"""Checkpoints of Hugging Face's model families, read and refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from weightwise.lm import GQAConfig, LanguageModel, num_stored_parameters, train_tokenizer
 from weightwise.lm.convert import read_checkpoint
+from weightwise.lm.deepseek import scoring
 from weightwise.lm.rope_scaling import LinearScaling, RopeScaling, YarnScaling
+from weightwise.lm.scoring import ScoringConfig
 from weightwise.lm.tokenizer import Tokenizer
 from weightwise.train import import_checkpoint, load_model
 
@@ -36,6 +38,16 @@ LATENT = COMMON | {
     "v_head_dim": 10,
     "qk_nope_head_dim": 12,
     "first_k_dense_replace": 3,
+}
+EXPERTS = LATENT | {
+    "first_k_dense_replace": 0,
+    "moe_intermediate_size": 20,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.0,
 }
 YARN: dict[str, Any] = {
     "rope_type": "yarn",
@@ -91,6 +103,26 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "DeepseekV3Config",
         LATENT | {"q_lora_rank": 20, "rope_interleave": False},
     ),
+    "deepseek v2, experts": ("DeepseekV2Config", EXPERTS | {"q_lora_rank": 20}),
+    "deepseek v2, experts, all groups": (
+        "DeepseekV2Config",
+        EXPERTS | {"q_lora_rank": None, "topk_method": "group_limited_greedy", "topk_group": 4},
+    ),
+    "deepseek v3, experts": ("DeepseekV3Config", EXPERTS | {"q_lora_rank": None}),
+    "mistral, wide window": ("MistralConfig", COMMON | {"sliding_window": 64}),
+    "qwen2, wide window": (
+        "Qwen2Config",
+        COMMON | {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1},
+    ),
+    "qwen3, no layer with a window": (
+        "Qwen3Config",
+        COMMON
+        | {"head_dim": 12, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3},
+    ),
+    "qwen2, window": (
+        "Qwen2Config",
+        COMMON | {"use_sliding_window": True, "sliding_window": 63, "max_window_layers": 1},
+    ),
     "deepseek v2, yarn": ("DeepseekV2Config", LATENT | {"q_lora_rank": None} | SHARPER),
     "deepseek v3, yarn": ("DeepseekV3Config", LATENT | {"q_lora_rank": 20} | SHARPER),
 }
@@ -113,7 +145,10 @@ def saved(folder: Path, name: str) -> Any:
     return model
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+REFUSED = ("deepseek v3, experts", "qwen2, window")
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in REFUSED])
 def test_scores_are_theirs(tmp_path: Path, name: str) -> None:
     """What transformers saves gives the same scores here, with a cache as well."""
     theirs = saved(tmp_path, name)
@@ -138,10 +173,24 @@ def test_scores_are_theirs(tmp_path: Path, name: str) -> None:
         ("llama", {"rope_parameters": {"rope_type": "linear"}}, "factor: expected a value"),
         ("llama", {"rope_parameters": YARN | {"factor": 0.5}}, "factor: Input should be greater"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor: expected 1, got 0.5"),
-        ("mistral", {"sliding_window": 32}, "sliding_window: expected None, got 32"),
-        ("qwen2", {"use_sliding_window": True}, "use_sliding_window: expected False or None"),
-        ("qwen3", {"layer_types": ["sliding_attention"]}, "layer_types: expected"),
-        ("deepseek v3", {"first_k_dense_replace": 1}, "first_k_dense_replace: expected at least"),
+        ("mistral", {"sliding_window": 63},
+         "sliding_window: expected none or at least max_position_embeddings 64, .*, got 63"),
+        ("qwen2, window", {}, "sliding_window: expected none or at least .* 64, .*, got 63"),
+        ("qwen2, window", {"layer_types": None}, "sliding_window: expected none .*, got 63"),
+        ("qwen3", {"layer_types": ["chunked_attention"]}, "layer_types: expected"),
+        ("deepseek v2, experts", {"first_k_dense_replace": 1},
+         "first_k_dense_replace: expected 0 or at least num_hidden_layers 3, .*, got 1"),
+        ("deepseek v2, experts", {"routed_scaling_factor": 16.0},
+         "routed_scaling_factor: expected 1, got 16"),
+        ("deepseek v2, experts", {"topk_method": "group_limited_greedy"},
+         "topk_group: expected all 4 groups of n_group, .*, got 2"),
+        ("deepseek v2, experts", {"topk_method": "noaux_tc"}, "topk_method: expected 'greedy' or"),
+        ("deepseek v2, experts", {"norm_topk_prob": True}, "norm_topk_prob: expected False"),
+        ("deepseek v2, experts", {"scoring_func": "sigmoid"}, "scoring_func: expected 'softmax'"),
+        ("deepseek v2, experts", {"moe_layer_freq": 2}, "moe_layer_freq: expected 1, got 2"),
+        ("deepseek v2, experts", {"num_experts_per_tok": 9},
+         "num_experts_per_tok: expected at most n_routed_experts 8, got 9"),
+        ("deepseek v3, experts", {}, "model_type: expected deepseek_v2 for layers of experts"),
         ("deepseek v3", {"qk_rope_head_dim": 7}, "qk_rope_head_dim|rope_width"),
         ("deepseek v2", {"kv_lora_rank": 24}, "kv_a_layernorm.weight: expected shape"),
         ("llama", {"model_type": "gpt2"}, "model_type: expected one of"),
@@ -157,6 +206,44 @@ def test_other_models_are_refused_by_name(
     with pytest.raises(ValueError, match=message) as caught:
         read_checkpoint(tmp_path)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_stacked_experts_are_read(tmp_path: Path) -> None:
+    """All experts of a layer in one tensor, as in transformers' memory, are the separate ones."""
+    saved(tmp_path, "deepseek v2, experts")
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    assert "model.layers.0.mlp.experts.7.up_proj.weight" in weights
+    wanted = read_checkpoint(tmp_path).state_dict()
+    for layer in range(3):
+        prefix = f"model.layers.{layer}.mlp.experts."
+        gate, up, down = (
+            torch.stack([weights.pop(f"{prefix}{e}.{role}_proj.weight") for e in range(8)])
+            for role in ("gate", "up", "down")
+        )
+        weights |= {f"{prefix}gate_up_proj": torch.cat((gate, up), 1), f"{prefix}down_proj": down}
+    save_file(weights, file)
+    got = read_checkpoint(tmp_path).state_dict()
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(
+    ("version", "change", "wanted"),
+    [
+        (2, {"topk_method": "greedy", "routed_scaling_factor": 16.0}, ScoringConfig(scale=16.0)),
+        (2, {"topk_method": "group_limited_greedy", "n_group": 8, "topk_group": 3},
+         ScoringConfig(num_groups=8, top_groups=3)),
+        (3, {"n_group": 8, "topk_group": 4, "routed_scaling_factor": 2.5},
+         ScoringConfig(score="sigmoid", is_corrected=True, num_groups=8, top_groups=4,
+                       experts_per_group=2, scale=2.5)),
+    ],
+    ids=["v2 lite", "v2", "v3"],
+)  # fmt: skip
+def test_routers_of_deepseek_are_told_apart(
+    version: int, change: dict[str, Any], wanted: ScoringConfig
+) -> None:
+    """The settings of the released models say which rules `weightwise.lm.scoring` has for them."""
+    assert scoring({"model_type": f"deepseek_v{version}"} | change) == wanted
 
 
 def test_missing_constants_are_named(tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
-"""Names and settings of Hugging Face's DeepSeek-V2 and V3 without experts.
+"""Names and settings of Hugging Face's DeepSeek-V2 and V3, dense ones and those with experts.
 
 Their latent attention is ours with ``share_factor`` 1. Rotary pairs are neighbours there
 (``rope_interleave``) and halves here, so the rows of rotary features are put into another order:
 first those that begin a pair, then the others. Scores do not change, because queries and keys are
-reordered alike. Models with layers of experts are refused.
+reordered alike.
+
+Experts come in where all layers have them and the likeliest of all are chosen and weighted by
+their probabilities, as DeepSeek-V2's ``greedy`` does with ``routed_scaling_factor`` 1. Other
+routers (`scoring` reads them all) and dense layers before those with experts are refused by the
+name of the setting. On disk every expert has its own tensors; stacked ones, as transformers has
+them in memory, are read as well.
 """
 
 from __future__ import annotations
@@ -11,24 +17,30 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from weightwise.lm.config import ModelConfig, SwiGLUConfig
+from weightwise.lm.config import ModelConfig, MoEConfig, SwiGLUConfig
 from weightwise.lm.hub_settings import (
     PLAIN,
+    SETTINGS,
+    STACKS,
+    Piece,
     build,
     common,
+    expert_pieces,
     read_settings,
     renamed,
     rope_scaling,
     rope_settings,
     rope_theta,
+    split_name,
 )
 from weightwise.lm.latent.config import LatentConfig
 from weightwise.lm.rope_scaling import yarn_amplitude
+from weightwise.lm.scoring import ScoringConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from weightwise.lm.hub_settings import Piece, Shapes
+    from weightwise.lm.hub_settings import Shapes
 
 MODEL_TYPES = ("deepseek_v2", "deepseek_v3")
 NORM_EPS = 1e-6  # of the norms of latents, which the settings do not reach
@@ -46,7 +58,26 @@ INNER = {
     "ffn.gate.weight": "mlp.gate_proj.weight",
     "ffn.up.weight": "mlp.up_proj.weight",
     "ffn.down.weight": "mlp.down_proj.weight",
+    "ffn.router.weight": "mlp.gate.weight",
+    "ffn.router.bias": "mlp.gate.e_score_correction_bias",
+    "ffn.shared.gate.weight": "mlp.shared_experts.gate_proj.weight",
+    "ffn.shared.up.weight": "mlp.shared_experts.up_proj.weight",
+    "ffn.shared.down.weight": "mlp.shared_experts.down_proj.weight",
 }
+STACKED = {
+    "ffn.experts.gate_up": "mlp.experts.gate_up_proj",
+    "ffn.experts.down": "mlp.experts.down_proj",
+}
+NAMES = SETTINGS | {
+    "num_experts": "n_routed_experts",
+    "num_shared": "n_shared_experts",
+    "top_k": "num_experts_per_tok",
+    "scale": "routed_scaling_factor",
+    "num_groups": "n_group",
+    "top_groups": "topk_group",
+}
+# Settings that must not say anything else.
+ALLOWED = {**PLAIN, "moe_layer_freq": (1,)}
 
 
 def pieces(shapes: Shapes, config: ModelConfig, *, is_interleaved: bool) -> dict[str, Piece]:
@@ -61,7 +92,8 @@ def pieces(shapes: Shapes, config: ModelConfig, *, is_interleaved: bool) -> dict
     is_interleaved
         Rotary pairs are neighbours on disk.
     """
-    found = renamed(shapes, INNER)
+    plain = {ours: shape for ours, shape in shapes.items() if split_name(ours)[1] not in STACKS}
+    found = renamed(plain, INNER) | expert_pieces(shapes)
     if not is_interleaved:
         return found
     attention = config.attention
@@ -83,6 +115,16 @@ def pieces(shapes: Shapes, config: ModelConfig, *, is_interleaved: bool) -> dict
     }
 
 
+def stacked_pieces(shapes: Shapes) -> dict[str, Piece]:
+    """The tensors of all experts of a layer in one, which may take the place of separate ones."""
+    found = {}
+    for ours, shape in shapes.items():
+        prefix, rest = split_name(ours)
+        if rest in STACKED:
+            found[prefix + STACKED[rest]] = Piece(ours=ours, shape=shape)
+    return found
+
+
 def read_config(path: Path) -> ModelConfig:
     """Settings of a checkpoint from its ``config.json``.
 
@@ -91,7 +133,7 @@ def read_config(path: Path) -> ModelConfig:
     ValueError
         If the file is missing or malformed, or a setting is not supported.
     """
-    return build(path, read_settings(path), PLAIN, _config)
+    return build(path, read_settings(path), ALLOWED, _config, NAMES)
 
 
 def is_interleaved(given: dict[str, Any]) -> bool:
@@ -105,12 +147,6 @@ def _halves(first: int, rope: int) -> tuple[int, ...]:
 
 
 def _config(given: dict[str, Any]) -> ModelConfig:
-    dense, layers = given.get("first_k_dense_replace", 0), given["num_hidden_layers"]
-    if dense < layers and given.get("n_routed_experts"):
-        raise ValueError(
-            f"first_k_dense_replace: expected at least num_hidden_layers {layers}, because layers "
-            f"of experts are not supported, got {dense}"
-        )
     attention = LatentConfig(
         num_heads=given["num_attention_heads"],
         head_width=given["qk_nope_head_dim"],
@@ -123,8 +159,82 @@ def _config(given: dict[str, Any]) -> ModelConfig:
         score_factor=_score_factor(given),
         norm_eps=NORM_EPS,
     )
-    ffn = SwiGLUConfig(hidden=given["intermediate_size"])
-    return ModelConfig(**common(given), attention=attention, ffn=ffn)
+    return ModelConfig(**common(given), attention=attention, ffn=_ffn(given))
+
+
+def scoring(given: dict[str, Any]) -> ScoringConfig:
+    """How the routers of a checkpoint choose and weight experts.
+
+    Parameters
+    ----------
+    given
+        Its settings.
+
+    Raises
+    ------
+    ValueError
+        If that is not one of DeepSeek's ways.
+    """
+    is_v2 = given["model_type"] == "deepseek_v2"
+    methods = ("greedy", "group_limited_greedy") if is_v2 else ("noaux_tc",)
+    score, method = "softmax" if is_v2 else "sigmoid", given.get("topk_method", methods[0])
+    if given.get("scoring_func", score) != score:
+        raise ValueError(f"scoring_func: expected {score!r}, got {given['scoring_func']!r}")
+    if method not in methods:
+        wanted = " or ".join(map(repr, methods))
+        raise ValueError(f"topk_method: expected {wanted}, got {method!r}")
+    if is_v2 and given.get("norm_topk_prob"):
+        # Transformers passes over the setting, DeepSeek's own code does not scale then.
+        raise ValueError("norm_topk_prob: expected False for deepseek_v2, got True")
+    has_groups = method != "greedy"
+    return ScoringConfig(
+        score="softmax" if is_v2 else "sigmoid",
+        is_corrected=not is_v2,
+        num_groups=given["n_group"] if has_groups else 1,
+        top_groups=given["topk_group"] if has_groups else 1,
+        experts_per_group=1 if is_v2 else 2,
+        scale=given.get("routed_scaling_factor", 1.0 if is_v2 else 2.5),
+    )
+
+
+def _ffn(given: dict[str, Any]) -> SwiGLUConfig | MoEConfig:
+    dense, layers = given.get("first_k_dense_replace") or 0, given["num_hidden_layers"]
+    if dense >= layers or not given.get("n_routed_experts"):
+        return SwiGLUConfig(hidden=given["intermediate_size"])
+    _check_plain(scoring(given))
+    if dense:
+        raise ValueError(
+            f"first_k_dense_replace: expected 0 or at least num_hidden_layers {layers}, because "
+            f"all layers have experts here or none, got {dense}"
+        )
+    num_experts, top_k = given["n_routed_experts"], given["num_experts_per_tok"]
+    if top_k > num_experts:
+        raise ValueError(
+            f"num_experts_per_tok: expected at most n_routed_experts {num_experts}, got {top_k}"
+        )
+    return MoEConfig(
+        hidden=given["moe_intermediate_size"],
+        num_experts=num_experts,
+        num_shared=given.get("n_shared_experts") or 0,
+        top_k=top_k,
+        renormalize=False,
+    )
+
+
+def _check_plain(rules: ScoringConfig) -> None:
+    """Refuse routers that a model's settings cannot describe, by the name of what they do."""
+    if rules.score != "softmax":
+        raise ValueError(
+            "model_type: expected deepseek_v2 for layers of experts, whose scores are a softmax; "
+            "those of deepseek_v3 are sigmoids with corrections"
+        )
+    if rules.top_groups < rules.num_groups:
+        raise ValueError(
+            f"topk_group: expected all {rules.num_groups} groups of n_group, or topk_method "
+            f"'greedy', got {rules.top_groups}"
+        )
+    if rules.scale != 1:
+        raise ValueError(f"routed_scaling_factor: expected 1, got {rules.scale:g}")
 
 
 def _score_factor(given: dict[str, Any]) -> float:

@@ -47,7 +47,7 @@ def pieces(
     family = FAMILIES[given["model_type"]]
     if family is deepseek:
         found = deepseek.pieces(shapes, config, is_interleaved=deepseek.is_interleaved(given))
-        return found, found
+        return found, found | deepseek.stacked_pieces(shapes)
     if family is hunyuan:
         separate = hunyuan.pieces(shapes)
         return separate, separate | hunyuan.stacked_pieces(shapes)

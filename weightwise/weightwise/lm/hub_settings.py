@@ -50,12 +50,12 @@ SETTINGS = {
     "tie_embeddings": "tie_word_embeddings",
     "init_std": "initializer_range",
 }
+MAX_WINDOW_LAYERS = 28  # where Qwen's settings do not say from which layer on there are windows
 # Those of a model that is what its family usually is.
 PLAIN: Allowed = {
     "hidden_act": ("silu",),
     "attention_bias": (False,),
     "mlp_bias": (False,),
-    "use_sliding_window": (False, None),
     "quantization_config": (None,),
 }
 
@@ -126,6 +126,30 @@ def renamed(shapes: Shapes, inner: Mapping[str, str]) -> dict[str, Piece]:
     return found
 
 
+STACKS = {"ffn.experts.gate_up": ("gate", "up"), "ffn.experts.down": ("down",)}
+
+
+def expert_pieces(shapes: Shapes) -> dict[str, Piece]:
+    """The tensors of specialised experts by their names on disk, where each expert has its own.
+
+    Parameters
+    ----------
+    shapes
+        Of our model's parameters, by name; others than experts are passed over.
+    """
+    found = {}
+    for ours, shape in shapes.items():
+        prefix, rest = split_name(ours)
+        roles = STACKS.get(rest, ()) if prefix else ()
+        for number, role in enumerate(roles):
+            one = (shape[1] // len(roles), shape[2])
+            for expert in range(shape[0]):
+                name = f"{prefix}mlp.experts.{expert}.{role}_proj.weight"
+                first = number * one[0]
+                found[name] = Piece(ours=ours, shape=one, expert=expert, first_row=first)
+    return found
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """The content of a ``config.json``.
 
@@ -168,6 +192,10 @@ def build(
     ValueError
         If a setting is missing, wrong or not supported.
     """
+    try:
+        given = without_idle_windows(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
     for name, expected in allowed.items():
         if name in given and given[name] not in expected:
             wanted = " or ".join(map(repr, expected))
@@ -180,6 +208,47 @@ def build(
         raise ValueError(f"{path}: {_explain(error, names)}") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def without_idle_windows(given: dict[str, Any]) -> dict[str, Any]:
+    """The same settings without windows of attention that hide nothing.
+
+    A token sees ``sliding_window`` tokens, itself included: a window as wide as the longest text
+    is none. Mistral has windows in all layers; others where ``layer_types`` says so, or else from
+    layer ``max_window_layers`` on, and only with ``use_sliding_window``.
+
+    Parameters
+    ----------
+    given
+        Settings of a checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If a layer has a window that hides tokens.
+    """
+    is_mistral = given.get("model_type") == "mistral"
+    if not is_mistral and "use_sliding_window" not in given:
+        return given
+    window, longest = given.get("sliding_window"), given.get("max_position_embeddings")
+    kinds = given.get("layer_types")
+    if not is_mistral and not given["use_sliding_window"]:
+        window = None
+    elif not is_mistral and isinstance(kinds, list):
+        window = window if "sliding_attention" in kinds else None
+    elif not is_mistral:
+        first = given.get("max_window_layers", MAX_WINDOW_LAYERS)
+        window = window if first < given.get("num_hidden_layers", 0) else None
+    if window is not None and (not isinstance(window, int) or window < (longest or 0)):
+        raise ValueError(
+            f"sliding_window: expected none or at least max_position_embeddings {longest}, because "
+            f"attention sees all earlier tokens here, got {window}"
+        )
+    changed: dict[str, Any] = {"sliding_window": None, "use_sliding_window": False}
+    if isinstance(kinds, list):
+        plain = "full_attention"
+        changed["layer_types"] = [plain if one == "sliding_attention" else one for one in kinds]
+    return given | changed
 
 
 def rope_settings(given: dict[str, Any]) -> dict[str, Any]:
