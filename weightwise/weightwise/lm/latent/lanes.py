@@ -336,15 +336,27 @@ def widen(
 
     def codegen(_: Any, b: ir.IRBuilder, __: Any, args: list[ir.Value]) -> ir.Value:
         _, rows, source, source_row, count, out, out_row = args
-        with cgutils.for_range(b, rows) as row, cgutils.for_range(b, count) as loop:
+        whole = b.lshr(count, I64(4))
+        with cgutils.for_range(b, rows) as row:
             start = address(b, source, b.mul(row.index, source_row))
-            x = load(b, address(b, start, times(b, loop.index, size)), element)
-            if element is F16:
-                x = b.fpext(x, F32)
-            elif element is I16:
-                x = b.bitcast(b.shl(b.zext(x, I32), I32(16)), F32)
             place = address(b, out, b.mul(row.index, out_row))
-            store(b, x, address(b, place, times(b, loop.index, 4)))
+            with cgutils.for_range(b, whole) as loop:
+                first = b.shl(loop.index, I64(4))
+                x = load(b, address(b, start, times(b, first, size)), ir.VectorType(element, LANES))
+                store(b, _as_float32(b, x, FLOATS), address(b, place, times(b, first, 4)))
+            with cgutils.for_range(b, count, start=b.shl(whole, I64(4))) as loop:
+                x = load(b, address(b, start, times(b, loop.index, size)), element)
+                store(b, _as_float32(b, x, F32), address(b, place, times(b, loop.index, 4)))
         return ir.Constant(I64, 0)
 
     return ADDRESS(kind, *[ADDRESS] * 6), codegen
+
+
+def _as_float32(b: ir.IRBuilder, x: ir.Value, kind: ir.Type) -> ir.Value:
+    """Float32 numbers of float32 or float16 ones, or of the bits of bfloat16 ones."""
+    if x.type == kind:
+        return x
+    if x.type in (F16, ir.VectorType(F16, LANES)):
+        return b.fpext(x, kind)
+    shift = ir.Constant(INTEGERS, [16] * LANES) if kind == FLOATS else I32(16)
+    return b.bitcast(b.shl(b.zext(x, shift.type), shift), kind)
