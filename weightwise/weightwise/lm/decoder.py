@@ -118,6 +118,8 @@ class Continuation:
         New token ids.
     scores
         Their log probabilities, if asked for; none for a stop token.
+    logprob
+        Sum of the log probabilities of all new tokens, a stop token included; 0 if not asked for.
     finish
         Why the text has ended: ``stop`` for a stop token or text, ``length`` for the most
         tokens; ``None`` while it goes on.
@@ -129,6 +131,7 @@ class Continuation:
         self.request = request
         self.tokens: list[int] = []
         self.scores: list[TokenScore] = []
+        self.logprob = 0.0
         self.finish: Finish | None = None
         self.num_read = 0  # tokens of the prompt that are in the cache
         self.num_shared = 0
@@ -163,8 +166,10 @@ class Continuation:
         self.tokens.append(token)
         if token in request.stop_ids:
             self.finish = "stop"
-        elif request.num_logprobs is not None:
-            self.scores.append(score_token(logits_V, token, request.num_logprobs))
+        if request.num_logprobs is not None:
+            score = score_token(logits_V, token, request.num_logprobs)
+            self.logprob += score.logprob
+            self.scores += [] if self.finish else [score]
         if stream is not None and self.finish is None:
             stream.add(token)
             if stream.is_stopped:

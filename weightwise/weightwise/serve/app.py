@@ -181,22 +181,21 @@ class _Endpoints:
             call = Call(self._engine, requests, http)
         except ValueError as error:
             raise ApiError(400, str(error)) from error
-        num_prompt = sum(len(request.prompt) for request in requests[:: body.num_choices])
-        usage = Usage(num_prompt=num_prompt, num_choices=body.num_choices)
-        has_scores = requests[0].num_logprobs is not None
+        num_prompt = sum(len(request.prompt) for request in requests[:: body.num_written])
+        usage = Usage(num_prompt=num_prompt, num_choices=body.num_written)
         if not body.stream:
-            return JSONResponse(await _whole(call, len(requests), form, usage, has_scores))
+            return JSONResponse(await _whole(call, len(requests), form, usage, body))
         return StreamingResponse(
-            _events(call, len(requests), form, usage, has_scores, body.wants_usage),
+            _events(call, len(requests), form, usage, body),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache"},
         )
 
 
 async def _whole(
-    call: Call, num_texts: int, form: Form, usage: Usage, has_scores: bool
+    call: Call, num_texts: int, form: Form, usage: Usage, body: CompletionBody | ChatBody
 ) -> dict[str, Any]:
-    """Wait for all texts."""
+    """Wait for all texts; the choices are the likeliest ones of each prompt."""
     texts = [""] * num_texts
     scores: list[list[TokenScore]] = [[] for _ in range(num_texts)]
     last = [Piece()] * num_texts
@@ -208,14 +207,29 @@ async def _whole(
         last[number] = piece
         usage.count(number, piece)
     choices = [
-        form.choice(i, texts[i], scores[i] if has_scores else None, last[i].finish)
-        for i in range(num_texts)
+        form.choice(i, texts[k], scores[k] if body.wants_scores else None, last[k].finish)
+        for i, k in enumerate(_likeliest(last, body.num_written, body.num_choices))
     ]
     return form.whole(choices, usage.reply())
 
 
+def _likeliest(last: list[Piece], num_written: int, num_choices: int) -> list[int]:
+    """Numbers of the texts of each prompt whose tokens are likeliest on average, best first."""
+    numbers = range(len(last))
+    if num_written == num_choices:
+        return list(numbers)
+    prompts = (numbers[first : first + num_written] for first in numbers[::num_written])
+    return [
+        number
+        for texts in prompts
+        for number in sorted(texts, key=lambda k: -last[k].logprob / last[k].num_tokens)[
+            :num_choices
+        ]
+    ]
+
+
 async def _events(
-    call: Call, num_texts: int, form: Form, usage: Usage, has_scores: bool, wants_usage: bool
+    call: Call, num_texts: int, form: Form, usage: Usage, body: CompletionBody | ChatBody
 ) -> AsyncIterator[str]:
     """Server-sent events of a stream."""
     if isinstance(form, ChatForm):
@@ -227,11 +241,11 @@ async def _events(
                 yield event(error_reply(piece.error, "server_error"))
                 return
             usage.count(number, piece)
-            scores = piece.scores if has_scores else None
+            scores = piece.scores if body.wants_scores else None
             yield event(form.chunk([form.part(number, piece.text, scores, piece.finish)]))
     except ClientDisconnect:
         return
-    if wants_usage:
+    if body.wants_usage:
         yield event(form.chunk([], usage.reply()))
     yield "data: [DONE]\n\n"
 

@@ -44,8 +44,8 @@ class Piece:
         New characters; may be none.
     scores
         Log probabilities of new tokens, if asked for.
-    num_tokens
-        New tokens of the text so far.
+    num_tokens, logprob
+        New tokens of the text so far, and the sum of their log probabilities if asked for.
     num_shared
         Tokens of its prompt that were taken from another text.
     finish
@@ -57,6 +57,7 @@ class Piece:
     text: str = ""
     scores: tuple[TokenScore, ...] = ()
     num_tokens: int = 0
+    logprob: float = 0.0
     num_shared: int = 0
     finish: Finish | None = None
     error: str | None = None
@@ -85,6 +86,7 @@ class Job:
             text=one.text[self._num_characters :],
             scores=tuple(one.scores[self._num_scores :]),
             num_tokens=len(one.tokens),
+            logprob=one.logprob,
             num_shared=one.num_shared,
             finish=one.finish,
         )

@@ -82,8 +82,13 @@ class Body:
 
     @property
     def num_choices(self) -> int:
-        """Texts for each prompt."""
+        """Texts for each prompt in the answer."""
         return self.n or 1
+
+    @property
+    def num_written(self) -> int:
+        """Texts for each prompt that are written, of which the likeliest are the choices."""
+        return self.num_choices
 
     @property
     def wants_usage(self) -> bool:
@@ -98,16 +103,36 @@ class CompletionBody(Body):
     prompt: Any
     logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS)
     echo: Literal[False] | None = None
-    best_of: Literal[1] | None = None
+    best_of: int | None = Field(default=None, ge=1, le=MOST_CHOICES)
+
+    @property
+    def num_written(self) -> int:
+        """``best_of``, or else as many as there are choices."""
+        return self.num_choices if self.best_of is None else self.best_of
+
+    @property
+    def wants_scores(self) -> bool:
+        """Whether the answer has log probabilities in it."""
+        return self.logprobs is not None
 
     def requests(self, tokenizer: Tokenizer, max_length: int) -> list[Request]:
-        """One request for each prompt and choice, prompt by prompt."""
-        prompts = _prompts(self.prompt, tokenizer)
-        if len(prompts) * self.num_choices > MOST_CHOICES:
+        """One request for each prompt and text that is written, prompt by prompt."""
+        prompts, num_written = _prompts(self.prompt, tokenizer), self.num_written
+        if num_written < self.num_choices:
+            raise ValueError(f"best_of: expected at least n {self.num_choices}, got {num_written}")
+        if num_written > self.num_choices and self.stream:
+            raise ValueError(
+                f"best_of: expected n {self.num_choices} in a stream, whose texts are sent before "
+                f"they can be compared, got {num_written}"
+            )
+        if len(prompts) * num_written > MOST_CHOICES:
             raise ValueError(
                 f"n: expected at most {MOST_CHOICES} texts in all, "
-                f"got {len(prompts)} prompts x {self.num_choices}"
+                f"got {len(prompts)} prompts x {num_written}"
             )
+        num_logprobs = self.logprobs
+        if num_logprobs is None and num_written > self.num_choices:
+            num_logprobs = 0  # texts are compared by what they are made of
         sampling = self.sampling(SamplingConfig())
         stop_ids = frozenset({tokenizer.eos_id})
         return [
@@ -119,7 +144,7 @@ class CompletionBody(Body):
                 _room(ids, max_length, "max_tokens", self.max_tokens or DEFAULT_NEW_TOKENS),
                 sampling,
                 stop_ids,
-                self.logprobs,
+                num_logprobs,
             )
         ]
 
@@ -132,6 +157,11 @@ class ChatBody(Body):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS)
+
+    @property
+    def wants_scores(self) -> bool:
+        """Whether the answer has log probabilities in it."""
+        return bool(self.logprobs)
 
     def requests(self, template: ChatTemplate, max_length: int) -> list[Request]:
         """One request for each choice."""
@@ -186,7 +216,7 @@ def _choices(
     stop_ids: frozenset[int],
     num_logprobs: int | None,
 ) -> list[Request]:
-    """Requests for the choices of one prompt; they have seeds one after the other."""
+    """Requests for the texts of one prompt; they have seeds one after the other."""
     seed = secrets.randbits(62) if body.seed is None else body.seed
     return [
         Request(
@@ -198,7 +228,7 @@ def _choices(
             stop_texts=body.stop_texts(),
             num_logprobs=num_logprobs,
         )
-        for choice in range(body.num_choices)
+        for choice in range(body.num_written)
     ]
 
 
