@@ -4,7 +4,8 @@ Claims (arXiv 2410.15252, of which the averages over English benchmarks are know
 bits or training): MLA, CLLA and CLLA-quant are no worse than attention with keys and values of
 all heads, two layers that share a latent no worse than one, and four bits no worse than sixteen;
 and what the method sheet adds: eight bits are free after training, two need training, asymmetric
-codes are better at few bits, four layers a group are worse than two.
+codes are better at few bits, four layers a group are worse than two. CLLA-quant has asymmetric
+codes of four bits, which the last tenth of its training sees.
 
 Here: four layers of width 96 on half a million bytes of Python's sources and manual, three seeds,
 see latent/arms.py; texts of up to 4096 tokens in which a value must be found, see
@@ -12,7 +13,7 @@ latent/needle.py; and trained multi-head models turned into CLLA. Rows with a go
 
 Command   python weightwise/experiments/clla.py [FOLDER] [--jobs N] [--only STUDY ...]
           keeps the runs in FOLDER and goes on where it was stopped
-Cost      about half an hour on one CPU core
+Cost      about an hour on one CPU core, a third of it for the needles
 """
 
 from __future__ import annotations
