@@ -11,6 +11,7 @@ import torch
 from weightwise.lm import GQAConfig, LanguageModel, ModelConfig, SwiGLUConfig
 from weightwise.lm.beams import beam_search
 from weightwise.lm.latent.config import LatentConfig
+from weightwise.lm.paged import PagedCache
 
 STOP = 3
 
@@ -128,6 +129,44 @@ def test_texts_are_those_of_transformers():
     for beam, row in zip(got[:2], wanted, strict=True):
         end = row.index(STOP) + 1 if STOP in row else len(row)
         assert list(beam.tokens) == row[:end]
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("page_tokens", [1, 3, 8])
+def test_beams_may_stand_in_pages(monkeypatch, model, page_tokens):
+    """Rows of pages that follow their texts, sharing whole pages, give the same texts and scores.
+
+    Five beams of 4 + 7 tokens need 55 pages of one token at most, and so do fewer, longer pages.
+    """
+    settings = {"num_beams": 5, "max_new_tokens": 7, "stop_ids": {STOP}}
+    prompt = [1, 2, 0, 2]
+    wanted = beam_search(model, prompt, **settings)
+    made = []
+
+    class Pages:
+        """Stands for the cache of the prompt until its rows are copied."""
+
+        def __init__(self, capacity: int) -> None:
+            pool = new_cache(5 * -(-capacity // page_tokens) + 1, page_tokens)
+            self.paged = PagedCache(pool, batch=5, capacity=capacity)
+            for row in range(5):
+                assert self.paged.reserve(row, capacity)
+            made.append(self.paged)
+
+        def __getattr__(self, name: str):
+            return getattr(self.paged.rows(0, 1), name)
+
+        def repeat(self, times: int) -> PagedCache:
+            assert times == 5
+            self.paged.reorder(torch.zeros(5, dtype=torch.int64))
+            return self.paged
+
+    new_cache = model.new_cache
+    monkeypatch.setattr(model, "new_cache", lambda _, capacity: Pages(capacity))
+    got = beam_search(model, prompt, **settings)
+    assert [beam.tokens for beam in got] == [beam.tokens for beam in wanted]
+    assert [beam.score for beam in got] == pytest.approx([beam.score for beam in wanted], abs=1e-5)
+    assert made[0].length >= 5
 
 
 @pytest.mark.parametrize(
