@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from shutil import rmtree
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -30,6 +32,9 @@ from weightwise.train.cache_conversion import (
 )
 from weightwise.train.exchange import export_hunyuan, import_checkpoint
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 TokenizerFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 TextFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 
@@ -47,11 +52,11 @@ def convert_command(
     figure: Path | None = None,
     as_json: Json = False,
 ) -> int:
-    """Exchange checkpoints with Hugging Face's libraries, or make the cache of one of ours small.
+    """Exchange checkpoints with Hugging Face's libraries, or make the cache of a model small.
 
-    Which way is told by what SOURCE is. Llama, Mistral, Qwen2, Qwen3, DeepSeek without experts and
-    HunYuan come in, HunYuan goes out. With --cache one of ours becomes one of ours whose layers
-    share latents.
+    Which way is told by what SOURCE is. Llama, Mistral, Qwen2, Qwen3, DeepSeek and HunYuan come
+    in, HunYuan goes out. With --cache a model becomes one of ours whose layers share latents; one
+    that comes in is kept beside it as OUT-original, for uptrain to learn from.
 
     Args:
         source: Folder with config.json and safetensors files, or a checkpoint or run of ours.
@@ -74,13 +79,10 @@ def convert_command(
         if overrides or text is not None or figure is not None:
             raise ValueError("set, text, figure: expected only together with --cache")
         return _exchange(source, out, tokenizer, shard_gb, as_json=as_json)
-    if is_theirs:
-        raise ValueError(
-            f"{source}: --cache: expected a checkpoint of ours; convert this one without --cache "
-            "first, and then the outcome"
-        )
     check_figure(figure)
-    report = _make_small(source, out, CacheBudget.parse(cache), flat(overrides), text, tokens)
+    budget = CacheBudget.parse(cache)
+    with _kept(source, out, tokenizer) if is_theirs else nullcontext(source) as start:
+        report = _make_small(start, out, budget, flat(overrides), text, tokens)
     if figure is not None:
         write_figure(figure, conversion_figure(report.groups))
     if as_json:
@@ -88,6 +90,18 @@ def convert_command(
     else:
         print(_summary(report))
     return 0
+
+
+@contextmanager
+def _kept(source: Path, out: Path, tokenizer: Path | None) -> Iterator[Path]:
+    """A checkpoint that comes in beside OUT, and is gone again if anything fails."""
+    original = out.with_name(f"{out.name}-original")
+    import_checkpoint(source, original, tokenizer=tokenizer)
+    try:
+        yield original
+    except BaseException:
+        rmtree(original)
+        raise
 
 
 def _exchange(
