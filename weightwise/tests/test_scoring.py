@@ -64,12 +64,14 @@ def test_routing_is_its_definition(
         score=score, is_corrected=is_corrected, num_groups=groups[0], top_groups=groups[1],
         experts_per_group=experts_per_group, scale=1.5,
     )  # fmt: skip
-    config = MoEConfig(hidden=4, num_experts=12, top_k=top_k, renormalize=is_renormalized)
+    config = MoEConfig(
+        hidden=4, num_experts=12, top_k=top_k, renormalize=is_renormalized, scoring=scoring
+    )
     generator = torch.Generator().manual_seed(seed)
     logits_TE = 3 * torch.randn(7, 12, generator=generator)
     correction_E = torch.randn(12, generator=generator) if is_corrected else torch.zeros(12)
     routing = route(
-        logits_TE, config, has_capacity=False, scoring=scoring,
+        logits_TE, config, has_capacity=False,
         correction_E=correction_E if is_corrected else None,
     )  # fmt: skip
     torch.testing.assert_close(routing.probabilities.sum(1), torch.ones(7))
@@ -85,13 +87,11 @@ def test_routing_is_its_definition(
 def test_correction_chooses_and_does_not_weight() -> None:
     """Logits 0, 0, ln 3 have scores 1/2, 1/2, 3/4: with +1 for the first it beats the third."""
     scoring = ScoringConfig(score="sigmoid", is_corrected=True, scale=2.0)
-    config = MoEConfig(hidden=4, num_experts=3)
+    config = MoEConfig(hidden=4, num_experts=3, scoring=scoring)
     logits_TE = torch.tensor([[0.0, 0.0, 1.0986123]])
     for correction, expert, weight in ((0.0, 2, 1.5), (1.0, 0, 1.0)):
         correction_E = torch.tensor([correction, 0.0, 0.0])
-        routing = route(
-            logits_TE, config, has_capacity=False, scoring=scoring, correction_E=correction_E
-        )
+        routing = route(logits_TE, config, has_capacity=False, correction_E=correction_E)
         assert routing.experts.item() == expert
         assert routing.weights.item() == pytest.approx(weight)
 
@@ -107,9 +107,9 @@ def test_a_group_is_its_best_or_its_two_best() -> None:
 
 def test_tiny_scores_are_still_shares() -> None:
     """Logits of -30 have scores of 1e-13, of which each of two experts has half."""
-    config = MoEConfig(hidden=4, num_experts=3, top_k=2)
     scoring = ScoringConfig(score="sigmoid")
-    routing = route(torch.full((1, 3), -30.0), config, has_capacity=False, scoring=scoring)
+    config = MoEConfig(hidden=4, num_experts=3, top_k=2, scoring=scoring)
+    routing = route(torch.full((1, 3), -30.0), config, has_capacity=False)
     assert routing.weights[0].tolist() == pytest.approx([0.5, 0.5])
 
 
@@ -141,8 +141,10 @@ def their_layer(version: int, **changes: Any) -> Any:
 
 def with_weights_of(theirs: Any, scoring: ScoringConfig, renormalize: bool) -> MixtureOfExperts:
     """Our layer with the weights of one of transformers."""
-    config = MoEConfig(hidden=12, num_experts=8, num_shared=2, top_k=3, renormalize=renormalize)
-    layer = MixtureOfExperts(config, WIDTH, scoring)
+    config = MoEConfig(
+        hidden=12, num_experts=8, num_shared=2, top_k=3, renormalize=renormalize, scoring=scoring
+    )
+    layer = MixtureOfExperts(config, WIDTH)
     state = {
         "router.weight": theirs.gate.weight,
         "experts.gate_up": theirs.experts.gate_up_proj,
@@ -183,7 +185,7 @@ def test_layers_are_those_of_deepseek(version, changes, scoring, renormalize) ->
 
 def test_gradients_reach_the_router_and_not_the_corrections() -> None:
     """The router learns through the weights; corrections stay as they are."""
-    layer = MixtureOfExperts(MoEConfig(hidden=6, num_experts=8, top_k=2), WIDTH, SIGMOID)
+    layer = MixtureOfExperts(MoEConfig(hidden=6, num_experts=8, top_k=2, scoring=SIGMOID), WIDTH)
     x_BTD = torch.randn(2, 9, WIDTH)
     (layer(x_BTD).square().sum() + layer.auxiliary_loss()).backward()
     assert layer.router.weight.grad.abs().sum() > 0
@@ -193,9 +195,9 @@ def test_gradients_reach_the_router_and_not_the_corrections() -> None:
 
 def test_balance_is_one_at_balance() -> None:
     """Equal scores of a sigmoid are equal shares: the balance loss is the experts per token."""
-    config = MoEConfig(hidden=4, num_experts=4, top_k=2)
     scoring = ScoringConfig(score="sigmoid")
-    routing = route(torch.zeros(6, 4), config, has_capacity=False, scoring=scoring)
+    config = MoEConfig(hidden=4, num_experts=4, top_k=2, scoring=scoring)
+    routing = route(torch.zeros(6, 4), config, has_capacity=False)
     even_E = torch.full((4,), 3)
     assert routing.balance_loss_of(even_E).item() == pytest.approx(2.0)
 

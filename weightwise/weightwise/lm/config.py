@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from weightwise.lm.attention_config import STRICT, GQAConfig, Shape
 from weightwise.lm.latent.config import LatentConfig
+from weightwise.lm.scoring import PLAIN_SCORING, ScoringConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +76,8 @@ class MoEConfig:
     renormalize
         Divide the weights of a token's experts by their sum. ``None`` means for ``top_k`` above
         1 only: with one expert the weight would be 1 and the router would not learn.
+    scoring
+        How logits of the router become choices and weights, see `weightwise.lm.scoring`.
     overflow
         ``keep`` knows no capacity, ``drop`` leaves a token beyond it to the shared experts,
         ``recycle`` gives it to a random expert with room.
@@ -99,6 +102,7 @@ class MoEConfig:
     num_shared: int = Field(default=1, ge=0)
     top_k: int = Field(default=1, ge=1)
     renormalize: bool | None = None
+    scoring: ScoringConfig = PLAIN_SCORING
     overflow: Literal["keep", "drop", "recycle"] = "keep"
     capacity_factor: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     min_capacity: int = Field(default=8, ge=1)
@@ -114,6 +118,7 @@ class MoEConfig:
             raise ValueError(
                 f"top_k: expected 1 to num_experts {self.num_experts}, got {self.top_k}"
             )
+        self.scoring.check(self.num_experts, self.top_k)
         return self
 
     @property
@@ -135,8 +140,8 @@ class MoEConfig:
         return self._shapes(width, self.top_k)
 
     def num_other(self, width: int) -> int:
-        """Parameters of one layer outside of its experts: the router."""
-        return self.num_experts * width
+        """Parameters of one layer outside of its experts: the router and its corrections."""
+        return self.num_experts * (width + self.scoring.is_corrected)
 
     def _shapes(self, width: int, num_experts: int) -> tuple[Shape, ...]:
         one = SwiGLUConfig(hidden=self.hidden).matrix_shapes(width)
@@ -230,6 +235,9 @@ class ModelConfig:
         Longest sequence in tokens, at least 1.
     attention, ffn
         Settings of the two halves of a block.
+    first_ffn, num_first
+        Feed-forward layer of the first ``num_first`` blocks, 1 to ``num_layers - 1``, such as
+        the dense ones below DeepSeek's experts; ``None`` and 0 for ``ffn`` in all.
     attention_of
         Layers whose attention is another, from first to last and without overlap. Stretches of
         layers between them form groups of their own.
@@ -253,6 +261,8 @@ class ModelConfig:
     max_length: int = Field(ge=1)
     attention: AttentionConfig
     ffn: FeedForwardConfig
+    first_ffn: FeedForwardConfig | None = None
+    num_first: int = Field(default=0, ge=0)
     attention_of: tuple[LayersConfig, ...] = ()
     norm_eps: float = Field(default=1e-5, gt=0.0, allow_inf_nan=False)
     tie_embeddings: bool = True
@@ -272,6 +282,23 @@ class ModelConfig:
             before = layers.end
         layer_groups(self)
         return self
+
+    @model_validator(mode="after")
+    def _check_first(self) -> Self:
+        highest = 0 if self.first_ffn is None else self.num_layers - 1
+        if not (self.first_ffn is not None) <= self.num_first <= highest:
+            lowest = int(self.first_ffn is not None)
+            raise ValueError(
+                f"num_first: expected {lowest} to {highest} with this first_ffn, "
+                f"got {self.num_first}"
+            )
+        return self
+
+    @property
+    def ffns(self) -> tuple[SwiGLUConfig | MoEConfig, ...]:
+        """Settings of the feed-forward layers of all blocks."""
+        first = () if self.first_ffn is None else (self.first_ffn,) * self.num_first
+        return (*first, *(self.ffn,) * (self.num_layers - len(first)))
 
     def with_attention(
         self, change: Callable[[GQAConfig | LatentConfig], GQAConfig | LatentConfig]

@@ -5,11 +5,8 @@ Their latent attention is ours with ``share_factor`` 1. Rotary pairs are neighbo
 first those that begin a pair, then the others. Scores do not change, because queries and keys are
 reordered alike.
 
-Experts come in where all layers have them and the likeliest of all are chosen and weighted by
-their probabilities, as DeepSeek-V2's ``greedy`` does with ``routed_scaling_factor`` 1. Other
-routers (`scoring` reads them all) and dense layers before those with experts are refused by the
-name of the setting. On disk every expert has its own tensors; stacked ones, as transformers has
-them in memory, are read as well.
+Routers are described by `weightwise.lm.scoring`. On disk every expert has its own tensors; stacked
+ones, as transformers has them in memory, are read as well.
 """
 
 from __future__ import annotations
@@ -159,7 +156,7 @@ def _config(given: dict[str, Any]) -> ModelConfig:
         score_factor=_score_factor(given),
         norm_eps=NORM_EPS,
     )
-    return ModelConfig(**common(given), attention=attention, ffn=_ffn(given))
+    return ModelConfig(**common(given), attention=attention, **_ffns(given))
 
 
 def scoring(given: dict[str, Any]) -> ScoringConfig:
@@ -197,44 +194,28 @@ def scoring(given: dict[str, Any]) -> ScoringConfig:
     )
 
 
-def _ffn(given: dict[str, Any]) -> SwiGLUConfig | MoEConfig:
-    dense, layers = given.get("first_k_dense_replace") or 0, given["num_hidden_layers"]
-    if dense >= layers or not given.get("n_routed_experts"):
-        return SwiGLUConfig(hidden=given["intermediate_size"])
-    _check_plain(scoring(given))
-    if dense:
-        raise ValueError(
-            f"first_k_dense_replace: expected 0 or at least num_hidden_layers {layers}, because "
-            f"all layers have experts here or none, got {dense}"
-        )
+def _ffns(given: dict[str, Any]) -> dict[str, Any]:
+    """Feed-forward layers: dense ones first, then those with experts."""
+    num_dense, plain = given.get("first_k_dense_replace") or 0, None
+    if num_dense:
+        plain = SwiGLUConfig(hidden=given["intermediate_size"])
+    if num_dense >= given["num_hidden_layers"] or not given.get("n_routed_experts"):
+        return {"ffn": SwiGLUConfig(hidden=given["intermediate_size"])}
     num_experts, top_k = given["n_routed_experts"], given["num_experts_per_tok"]
+    rules, is_v2 = scoring(given), given["model_type"] == "deepseek_v2"
     if top_k > num_experts:
         raise ValueError(
             f"num_experts_per_tok: expected at most n_routed_experts {num_experts}, got {top_k}"
         )
-    return MoEConfig(
+    ffn = MoEConfig(
         hidden=given["moe_intermediate_size"],
         num_experts=num_experts,
         num_shared=given.get("n_shared_experts") or 0,
         top_k=top_k,
-        renormalize=False,
+        renormalize=not is_v2 and given.get("norm_topk_prob", True),
+        scoring=rules,
     )
-
-
-def _check_plain(rules: ScoringConfig) -> None:
-    """Refuse routers that a model's settings cannot describe, by the name of what they do."""
-    if rules.score != "softmax":
-        raise ValueError(
-            "model_type: expected deepseek_v2 for layers of experts, whose scores are a softmax; "
-            "those of deepseek_v3 are sigmoids with corrections"
-        )
-    if rules.top_groups < rules.num_groups:
-        raise ValueError(
-            f"topk_group: expected all {rules.num_groups} groups of n_group, or topk_method "
-            f"'greedy', got {rules.top_groups}"
-        )
-    if rules.scale != 1:
-        raise ValueError(f"routed_scaling_factor: expected 1, got {rules.scale:g}")
+    return {"ffn": ffn, "first_ffn": plain, "num_first": num_dense}
 
 
 def _score_factor(given: dict[str, Any]) -> float:

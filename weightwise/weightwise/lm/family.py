@@ -86,10 +86,10 @@ def scale_model(base: ModelConfig, num_params: float) -> ModelConfig:
     """
     scale = float(np.cbrt(num_params / num_parameters(base)))
     attention = base.attention
-    if base.attention_of or not attention.is_uniform:
+    if base.attention_of or base.first_ffn is not None or not attention.is_uniform:
         raise ValueError(
             "num_params: expected a model whose groups of layers are all alike, without "
-            "attention_of, group_sizes and keep_ends"
+            "attention_of, first_ffn, group_sizes and keep_ends"
         )
     found = [
         candidate

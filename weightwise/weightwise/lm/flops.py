@@ -52,12 +52,12 @@ def forward_flop(config: ModelConfig, seq_length: int) -> float:
         raise ValueError(
             f"seq_length: expected 1 to max_length {config.max_length}, got {seq_length}"
         )
-    ffn, width = config.ffn, config.width
+    width = config.width
     products = sum(
         group.num_layers * group.attention.features_per_pair(width)
         for group in layer_groups(config)
     )
     looked_at = (seq_length + 1) / 2
-    routers = ffn.num_other(width) * config.num_layers if isinstance(ffn, MoEConfig) else 0
+    routers = sum(ffn.num_experts * width for ffn in config.ffns if isinstance(ffn, MoEConfig))
     head = width * config.vocab_size
     return 2.0 * (num_parameters(config) + routers + head + products * looked_at)

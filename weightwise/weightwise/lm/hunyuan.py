@@ -152,8 +152,12 @@ def _check_family(config: ModelConfig) -> None:
             "attention: expected kind 'gqa' in all layers, in groups of share_factor, for a "
             "checkpoint of this family"
         )
-    if ffn.kind != "moe":
-        raise ValueError("ffn.kind: expected 'moe' for a checkpoint of this family, got 'swiglu'")
+    if config.first_ffn is not None:
+        raise ValueError("first_ffn: expected none for a checkpoint of this family")
+    if ffn.kind != "moe" or not ffn.scoring.is_plain:
+        raise ValueError(
+            "ffn: expected kind 'moe' with plain scoring for a checkpoint of this family"
+        )
     if attention.qkv_bias or attention.rope_scaling is not None or attention.qk_gain != "after":
         raise ValueError(
             "attention.qkv_bias, rope_scaling, qk_gain: expected false, none and 'after' for a "

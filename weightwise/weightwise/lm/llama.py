@@ -1,8 +1,8 @@
 """Names and settings of Hugging Face's Llama, Mistral, Qwen2 and Qwen3, whose layers are all alike.
 
 Qwen2 adds constants to queries, keys and values; Qwen3 norms queries and keys before they are
-rotated; any of them may scale rotary positions by a rule of `weightwise.lm.rope_scaling`. Sliding
-windows are refused.
+rotated; any of them may scale rotary positions by a rule of `weightwise.lm.rope_scaling`. Windows
+that hide tokens are refused by `weightwise.lm.hub_settings.without_idle_windows`.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ def read_config(path: Path) -> ModelConfig:
     ValueError
         If the file is missing or malformed, or a setting is not supported.
     """
-    given = read_settings(path)
-    windows = {"sliding_window": (None,)} if given.get("model_type") == "mistral" else {}
-    return build(path, given, {**PLAIN, **windows}, _config)
+    return build(path, read_settings(path), PLAIN, _config)
 
 
 def _config(given: dict[str, Any]) -> ModelConfig:

@@ -73,7 +73,8 @@ class Block(nn.Module):
             group.attention, config.width, layer, group
         )
         self.ffn_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.ffn = FFN_MODULES[type(config.ffn)](config.ffn, config.width)
+        ffn = config.ffns[layer]
+        self.ffn = FFN_MODULES[type(ffn)](ffn, config.width)
 
     def forward(self, x_BTD: Tensor, current: Pass) -> Tensor:
         """Add both branches to the residual stream; shape (B, T, D) is kept."""

@@ -20,11 +20,9 @@ from weightwise.lm.experts import Experts
 from weightwise.lm.ffn import SwiGLU
 from weightwise.lm.products import is_fast
 from weightwise.lm.routing import Routing, route
-from weightwise.lm.scoring import PLAIN_SCORING
 
 if TYPE_CHECKING:
     from weightwise.lm.config import MoEConfig
-    from weightwise.lm.scoring import ScoringConfig
 
 FEW_TOKENS = 64  # up to here the whole layer is one call
 
@@ -72,8 +70,6 @@ class MixtureOfExperts(nn.Module):
         Settings of this layer.
     width
         Model width D.
-    scoring
-        How logits of the router become choices and weights.
 
     Attributes
     ----------
@@ -81,14 +77,11 @@ class MixtureOfExperts(nn.Module):
         What the last pass decided; its losses have a gradient until that pass's backward.
     """
 
-    def __init__(
-        self, config: MoEConfig, width: int, scoring: ScoringConfig = PLAIN_SCORING
-    ) -> None:
+    def __init__(self, config: MoEConfig, width: int) -> None:
         super().__init__()
-        scoring.check(config.num_experts, config.top_k)
         self.config = config
-        self.scoring = scoring
-        self.router = Router(config.num_experts, width, is_corrected=scoring.is_corrected)
+        is_corrected = config.scoring.is_corrected
+        self.router = Router(config.num_experts, width, is_corrected=is_corrected)
         self.shared = (
             SwiGLU(SwiGLUConfig(hidden=config.num_shared * config.hidden), width)
             if config.num_shared
@@ -107,7 +100,6 @@ class MixtureOfExperts(nn.Module):
             self.router(x_TD),
             self.config,
             has_capacity=self.training,
-            scoring=self.scoring,
             correction_E=self.router.bias,
         )
         self.routing = routing
@@ -120,7 +112,8 @@ class MixtureOfExperts(nn.Module):
         """Whether there is a faster way than one part after the other."""
         if torch.is_grad_enabled() or len(x_TD) > FEW_TOKENS or self.experts.group is not None:
             return False
-        if not self.scoring.is_plain or (self.training and self.config.overflow != "keep"):
+        is_limited = self.training and self.config.overflow != "keep"
+        if is_limited or not self.config.scoring.is_plain:
             return False
         modules: list[nn.Module] = [self.router, self.experts]
         if self.shared is not None:

@@ -28,14 +28,14 @@ def matrix_shapes(config: ModelConfig) -> list[Shape]:
     config
         Settings of the model.
     """
-    in_ffn = config.ffn.matrix_shapes(config.width)
+    in_ffn = [ffn.matrix_shapes(config.width) for ffn in config.ffns]
     return [
         shape
         for group in layer_groups(config)
         for layer in range(group.first, group.end)
         for shape in (
             *group.attention.matrix_shapes(config.width, layer == group.first),
-            *in_ffn,
+            *in_ffn[layer],
         )
     ]
 
@@ -58,7 +58,7 @@ def num_parameters(config: ModelConfig) -> int:
     arXiv 2501.02423, Table 3; arXiv 2411.02265, section 2.3.1.
     """
     in_blocks = sum(rows * columns for rows, columns in matrix_shapes(config))
-    return in_blocks - config.num_layers * _num_idle(config)
+    return in_blocks - _num_idle(config)
 
 
 def num_stored_parameters(config: ModelConfig) -> int:
@@ -70,7 +70,7 @@ def num_stored_parameters(config: ModelConfig) -> int:
         Settings of the model.
     """
     in_blocks = sum(rows * columns for rows, columns in matrix_shapes(config))
-    others = config.num_layers * config.ffn.num_other(config.width) + sum(
+    others = sum(ffn.num_other(config.width) for ffn in config.ffns) + sum(
         group.attention.num_other(config.width, layer == group.first)
         for group in layer_groups(config)
         for layer in range(group.first, group.end)
@@ -89,11 +89,15 @@ def num_active_parameters(config: ModelConfig) -> int:
     config
         Settings of the model.
     """
-    return num_stored_parameters(config) - config.num_layers * _num_idle(config)
+    return num_stored_parameters(config) - _num_idle(config)
 
 
 def _num_idle(config: ModelConfig) -> int:
-    """Weights of one layer's experts that a token does not go through."""
-    ffn, width = config.ffn, config.width
-    stored = sum(rows * columns for rows, columns in ffn.matrix_shapes(width))
-    return stored - sum(rows * columns for rows, columns in ffn.active_shapes(width))
+    """Weights of all experts that a token does not go through."""
+    width = config.width
+    return sum(
+        sign * rows * columns
+        for ffn in config.ffns
+        for sign, shapes in ((1, ffn.matrix_shapes(width)), (-1, ffn.active_shapes(width)))
+        for rows, columns in shapes
+    )

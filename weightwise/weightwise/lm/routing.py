@@ -27,11 +27,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from weightwise.lm.scoring import PLAIN_SCORING
-
 if TYPE_CHECKING:
     from weightwise.lm.config import MoEConfig
-    from weightwise.lm.scoring import ScoringConfig
 
 # Recycling with several experts a token may offer one that the token has already; so often
 # it is offered another one before its choice is dropped after all.
@@ -114,7 +111,6 @@ def route(
     config: MoEConfig,
     *,
     has_capacity: bool,
-    scoring: ScoringConfig = PLAIN_SCORING,
     correction_E: Tensor | None = None,
 ) -> Routing:
     """Give every token its experts.
@@ -127,15 +123,15 @@ def route(
         Rules.
     has_capacity
         Apply ``config.overflow``; False in evaluation.
-    scoring, correction_E
-        How logits become choices and weights, and what is added to the scores for the choice.
+    correction_E
+        Added to the scores of ``config.scoring`` for the choice.
 
     Returns
     -------
     Routing
         Experts and weights, with what the losses need.
     """
-    num_experts = config.num_experts
+    num_experts, scoring = config.num_experts, config.scoring
     logits_TE = logits_TE.float()
     score_TE = scoring.scores(logits_TE)
     choice_TK = scoring.choose(score_TE, correction_E, config.top_k)
