@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,27 @@ class Charge:
     start_s: float
     end_s: float
     charged_wh: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChargeVisit:
+    """A visit to a charging station in a route, which has no times yet.
+
+    Parameters
+    ----------
+    charged_wh
+        Energy to charge, finite and at least 0; `None`: up to the full battery.
+    """
+
+    station: str
+    charged_wh: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.charged_wh is not None and not 0 <= self.charged_wh < math.inf:
+            raise ValueError(
+                f"visit to station {self.station!r}: charged_wh: expected a finite number of at "
+                f"least 0, got {self.charged_wh}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
