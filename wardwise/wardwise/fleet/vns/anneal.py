@@ -40,7 +40,7 @@ def anneal(m, s, w, placing, state, temperature, is_emptying, iterations):  # ty
         size = ruin(m, s, w)
         size = add_absent(m, s, w, size)
         sort(m, w, size)
-        recreate(m, s, w, size)
+        recreate(m, s, w, placing, size)
         for q in range(w.tally[0]):
             restation(m, s, placing, w.touched[q])
         cost, num_absent, harder = _evaluate(s, w, size, state[0])

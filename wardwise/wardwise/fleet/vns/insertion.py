@@ -38,6 +38,7 @@ from wardwise.fleet.vns.labels import (
     reaches,
     settle,
 )
+from wardwise.fleet.vns.punctual import is_punctual
 
 # Verdicts of `probe`.
 FITS, TOO_LATE, TOO_EMPTY, TOO_FULL = 0, 1, 2, 3
@@ -241,6 +242,8 @@ def _try_all(m, s, k, p, u, extra, has_trips, found):  # type: ignore[no-untyped
         if verdict != FITS:
             continue
         if price + money < found[0]:
+            if m.has_promise and not is_punctual(m, s, k, p, p + 1, a, b, c):
+                continue
             found[0], found[1], found[2] = price + money, k, p
             found[3], found[4], found[5] = a, b, c
         # The nearest station that does is enough; where one does, two are too many.

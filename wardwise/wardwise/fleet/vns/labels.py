@@ -66,6 +66,8 @@ class Routes(NamedTuple):
         Shape (K,): metres and tolerated lateness of a route in money; its trips.
     owner
         Shape (V,): robot that serves a request, or -1.
+    row, row_goods, seconds
+        Shape (W,): scratch of `punctual`.
     """
 
     node: Ints
@@ -75,6 +77,9 @@ class Routes(NamedTuple):
     price: Floats
     trips: Ints
     owner: Ints
+    row: Ints
+    row_goods: Floats
+    seconds: Floats
 
 
 def empty_routes(model: Model) -> Routes:
@@ -88,6 +93,9 @@ def empty_routes(model: Model) -> Routes:
         price=np.zeros(shape[0]),
         trips=np.ones(shape[0], dtype=np.int64),
         owner=np.full(len(model.service), -1, dtype=np.int64),
+        row=np.zeros(shape[1], dtype=np.int64),
+        row_goods=np.zeros(shape[1]),
+        seconds=np.zeros(shape[1]),
     )
 
 

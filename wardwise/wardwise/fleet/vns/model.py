@@ -11,12 +11,14 @@ taken: what the search holds feasible then stays so with the true curve.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from wardwise.fleet.chance.normal import z_of
 from wardwise.fleet.energy import HOUR_S, Recharge
 from wardwise.fleet.problem import Kind
+from wardwise.fleet.randomness import Scope
 from wardwise.fleet.search.packed import Objective, in_billionths, quantise
 
 if TYPE_CHECKING:
@@ -51,6 +53,12 @@ class Model(NamedTuple):
         a battery all are 0, and the reserve is minus infinity.
     inverse_rate
         Seconds a watt-hour where all chargers are alike, else that of the slowest.
+    travel_var, service_var, z, share
+        Variances in s2; standard deviations by which a mean arrival must be in time (of
+        the depot: back by the end of the shift), and shares of days on which a request
+        may be late. Changed by a search that has its plans certified.
+    is_joint
+        Whether promises hold for all requests of a trip at once.
     is_exact
         Whether suffixes of routes answer in constant time: chargers alike, nothing drawn
         while waiting, no tolerated lateness.
@@ -69,6 +77,10 @@ class Model(NamedTuple):
     denial_price: Floats
     rate: Floats
     near_station: Ints
+    travel_var: Floats
+    service_var: Floats
+    z: Floats
+    share: Floats
     capacity: Floats
     start: Floats
     end: Floats
@@ -89,6 +101,8 @@ class Model(NamedTuple):
     is_soft: bool
     has_goods: bool
     is_money: bool
+    is_joint: bool
+    has_promise: bool
 
 
 def chargers(instance: Instance) -> list[Station]:
@@ -150,7 +164,40 @@ def model(instance: Instance, objective: Objective) -> Model:
         is_soft=is_soft,
         has_goods=any(r.available_s > 0 for r in requests),
         is_money=is_money,
+        **_promises(instance, place),
     )
+
+
+def _promises(instance: Instance, place: Ints) -> dict[str, Any]:
+    """Variances and promises; nothing is promised where nothing is random."""
+    requests, promise, randomness = instance.requests, instance.promise, instance.randomness
+    size = len(place)
+    if promise is None or randomness is None:
+        none = np.zeros(size)
+        return {
+            "travel_var": np.zeros((1, 1)),
+            "service_var": none,
+            "z": none,
+            "share": none,
+            "is_joint": False,
+            "has_promise": False,
+        }
+    travel_var = (randomness.travel.cv * instance.travel_s) ** 2
+    if randomness.uses_matrix and instance.travel_var_s2 is not None:
+        travel_var = instance.travel_var_s2
+    service_var = np.zeros(size)
+    share = np.full(size, promise.return_share)
+    for v, request in enumerate(requests, start=1):
+        service_var[v] = (randomness.service.cv * request.service_s) ** 2
+        share[v] = promise.late_share[request.priority - 1]
+    return {
+        "travel_var": np.ascontiguousarray(np.minimum(travel_var[np.ix_(place, place)], BLOCKED)),
+        "service_var": service_var,
+        "z": np.array([z_of(float(value)) for value in share]),
+        "share": share,
+        "is_joint": promise.scope is Scope.TRIP,
+        "has_promise": True,
+    }
 
 
 def slowest_rate(station: Station) -> float:
@@ -165,7 +212,7 @@ def _loads(instance: Instance, kind: Kind, num_stations: int) -> Floats:
     return in_billionths([0.0, *loads, *([0.0] * num_stations)])
 
 
-def _batteries(robots: Sequence[Robot]) -> dict[str, Floats]:
+def _batteries(robots: Sequence[Robot]) -> dict[str, Any]:
     rows = [
         (0.0, -math.inf, 0.0, 0.0, 0.0)
         if b is None

@@ -15,13 +15,17 @@ from wardwise.fleet.search.insertion import draw, next_blink
 from wardwise.fleet.vns.compiled import inlined, kernel
 from wardwise.fleet.vns.insertion import put, scan
 from wardwise.fleet.vns.labels import refresh
-from wardwise.fleet.vns.stations import tidy
+from wardwise.fleet.vns.stations import ANEW, put_anew, scan_anew, tidy
 from wardwise.fleet.vns.undo import touch
 
 # Mean number of stops taken out, longest string, rates of strings with a kept middle and
 # of its growth (the paper's), and 1 / log(1 - rate of places passed over).
 MEAN_REMOVED, LONGEST, SPLIT, GROW = 10.0, 10.0, 0.5, 0.01
 INVERSE_LOG_BLINK = 1.0 / np.log(1.0 - 0.01)
+
+# Rate at which a request that fits somewhere is tried with all stations of a route placed
+# anew, too, and the length of a route from which on one that fits nowhere is tried less.
+ANEW_RATE, ANEW_LENGTH = 0.03, 12.0
 
 
 @kernel
@@ -175,7 +179,7 @@ def sort(m, w, size):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def recreate(m, s, w, size):  # type: ignore[no-untyped-def]
+def recreate(m, s, w, placing, size):  # type: ignore[no-untyped-def]
     """Put the pool back, each request where it is cheapest; what fits nowhere stays out."""
     if w.random[1] <= 0:
         next_blink(w.random, INVERSE_LOG_BLINK)
@@ -190,8 +194,17 @@ def recreate(m, s, w, size):  # type: ignore[no-untyped-def]
             if s.length[k] == 2 and twin >= 0 and s.length[twin] == 2:
                 continue
             scan(m, s, k, u, w.found, w.random, INVERSE_LOG_BLINK)
+        if m.near_station.shape[2] > 0 and not m.has_promise and not m.has_goods:
+            rate = 1.0 if w.found[1] < 0.0 else ANEW_RATE
+            for k in range(len(s.length)):
+                # A long route takes long, and has other places to offer.
+                if s.length[k] > 2 and draw(w.random) < rate * (ANEW_LENGTH / s.length[k]) ** 2:
+                    scan_anew(m, s, placing, k, u, w.found)
         if w.found[1] >= 0.0:
             k = int(w.found[1])
             touch(s, w, k)
+            if w.found[4] == ANEW:
+                put_anew(m, s, placing, w.found)
+                continue
             put(s, k, int(w.found[2]), w.found[3:])
             refresh(m, s, k)

@@ -20,7 +20,7 @@ import numpy as np
 
 from wardwise.fleet.vns.model import BLOCKED
 from wardwise.fleet.vns.search import EMPTYING_TEMPERATURE, Cooling, Search
-from wardwise.fleet.vns.undo import keep, restore
+from wardwise.fleet.vns.undo import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +33,13 @@ TEAM_FROM = 40
 TEAM_SIZE = 2
 # Share of the work that goes into fewer robots, and the shares at which searches meet.
 EMPTYING_SHARE, EMPTYING_MEETINGS = 0.35, 7
-ROUNDS = (
-    (0.6, Cooling(start=2.0)),
-    (0.8, Cooling(start=1.0)),
-    (1.0, Cooling(start=0.5)),
-)
+# Plans that are then tried, the share of the work by which the last one must be ready, and
+# the share of requests that are taken out of the best and placed anew for the next.
+NUM_PLANS, PLANS_UNTIL, RELEASED_SHARE = 6, 0.75, 0.3
+# Iterations per request that a plan takes at least; with fewer, fewer plans are tried.
+PLAN_ITERATIONS = 60
+# How the best of several plans is worked out: at lower temperatures, to stay near it.
+WORKING_OUT = Cooling(start=1.0)
 REPORT_EVERY_S = 0.25
 
 
@@ -84,8 +86,9 @@ class Run:
         first = self.searches[0]
         first.construct()
         self.report(first)
+        assert self.best is not None
         for other in self.searches[1:]:
-            hand_over(first, other)
+            other.adopt(self.best.rows)
         if self.model.num_requests == 0:
             return
         with ThreadPoolExecutor(len(self.searches)) as pool:
@@ -103,9 +106,25 @@ class Run:
                 self._meet()
                 if any(are_done):
                     break
-        for until, cooling in ROUNDS:
-            self._all(pool, partial(self._shorten, until, cooling))
+        begun = max(self.clock.spent(iteration) for iteration in self.iteration)
+        turn = max(PLANS_UNTIL - begun, 0.0) / NUM_PLANS
+        for number in range(NUM_PLANS):
+            self._all(pool, partial(self._try_plan, begun + number * turn, turn, number > 0))
             self._meet()
+        self._all(pool, partial(self._shorten, 1.0, WORKING_OUT))
+        self._meet()
+
+    def _try_plan(self, begun: float, turn: float, is_new: bool, i: int) -> bool:
+        """Shorten the best plan, or another one that has much in common with it."""
+        search = self.searches[i]
+        if is_new:
+            search.release(RELEASED_SHARE)
+            search.begin_emptying()
+            while len(search.absent()) and self.clock.spent(self.iteration[i]) < begun + turn / 2:
+                self._batch(i, EMPTYING_TEMPERATURE * search.mean_price(), is_emptying=True)
+            if len(search.absent()) == 0:
+                keep(search.routes, search.work)
+        return self._shorten(begun + turn, Cooling(), i)
 
     def _all(self, pool: ThreadPoolExecutor, work: Callable[[int], bool]) -> list[bool]:
         """Let every search work; in a pause between batches the first one reports."""
@@ -115,20 +134,16 @@ class Run:
 
     def _meet(self) -> None:
         """Everybody goes on from the best plan of all."""
-        found = [self.found(search) for search in self.searches]
-        at = 0
-        for i, plan in enumerate(found):
-            if plan.is_better(found[at]):
-                at = i
-        self.report(self.searches[at])
-        for i, other in enumerate(self.searches):
-            if i != at:
-                hand_over(self.searches[at], other)
+        for search in self.searches:
+            self.report(search)
+        assert self.best is not None
+        for search in self.searches:
+            search.adopt(self.best.rows)
 
     def _empty(self, until: float, i: int) -> bool:
         """Send robots home one by one; returns whether no more can go."""
         search = self.searches[i]
-        restore(search.model, search.routes, search.work)
+        search.restore()
         search.work.is_closed[:] = False
         if len(search.absent()):
             # Nobody goes home while somebody waits: all may leave again.
@@ -191,14 +206,6 @@ class Run:
         if found.is_better(self.best):
             self.best = found
             self._on_found(found, self._reported_s, sum(self.iteration))
-
-
-def hand_over(giver: Search, taker: Search) -> None:
-    """Make the best plan of one search that of another."""
-    taker.work.best_node[:] = giver.work.best_node
-    taker.work.best_length[:] = giver.work.best_length
-    np.maximum(giver.work.absences, taker.work.absences, out=taker.work.absences)
-    restore(taker.model, taker.routes, taker.work)
 
 
 def _longest(model: Model) -> float:

@@ -15,12 +15,15 @@ import numpy as np
 from wardwise.fleet.vns.anneal import anneal
 from wardwise.fleet.vns.labels import empty_routes, refresh
 from wardwise.fleet.vns.model import BLOCKED
-from wardwise.fleet.vns.ruin import recreate
-from wardwise.fleet.vns.stations import make_placing
+from wardwise.fleet.vns.ruin import close_gaps, recreate
+from wardwise.fleet.vns.stations import make_placing, tidy
 from wardwise.fleet.vns.undo import forget, keep, make_work, restore
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from wardwise.fleet.search.packed import Floats, Ints
+    from wardwise.fleet.vns.labels import Routes
     from wardwise.fleet.vns.model import Model
 
 # Mean prices of a request: the temperature while robots are emptied, and what an unserved
@@ -64,7 +67,7 @@ class Search:
         work.was_absent[: len(order)] = True
         # In the price of money a robot has its own; else only what fits nowhere opens one.
         pricey = model if model.is_money else model._replace(robot_price=self._above_all())
-        recreate(pricey, self.routes, work, len(order))
+        recreate(pricey, self.routes, work, self.placing, len(order))
         forget(work)
         for k in range(len(self.routes.length)):
             refresh(model, self.routes, k)
@@ -94,9 +97,7 @@ class Search:
         """Send home the robot whose requests were easiest to place so far, and all idle ones."""
         robot = min(self.used(), key=self._hardness)
         routes, work = self.routes, self.work
-        routes.owner[routes.owner == robot] = -1
-        routes.length[robot] = 2
-        routes.node[robot, 1] = 0
+        empty(routes, robot)
         refresh(self.model, routes, robot)
         work.is_closed[:] = routes.length == 2
 
@@ -110,10 +111,38 @@ class Search:
         absent = self.absent()
         self.state[:] = self.cost(), self.cost(), len(absent), len(absent)
 
+    def restore(self) -> None:
+        """Go back to the best plan."""
+        restore(self.model, self.routes, self.work)
+
+    def adopt(self, rows: Mapping[int, Sequence[int]]) -> None:
+        """Make the routes of another search the best of this one, and go on from there."""
+        self.work.best_length[:] = 2
+        self.work.best_node[:, :2] = 0
+        for robot, row in rows.items():
+            self.work.best_length[robot] = len(row)
+            self.work.best_node[robot, : len(row)] = row
+        self.restore()
+
+    def release(self, share: float) -> None:
+        """Take a share of the requests out at random; idle robots stay at home."""
+        routes, work = self.routes, self.work
+        work.is_closed[:] = routes.length == 2
+        served = np.flatnonzero(routes.owner >= 0)
+        luck = np.random.default_rng(int(work.random[0] & (2**62 - 1)))
+        for v in luck.choice(served, round(share * len(served)), replace=False):
+            routes.owner[v] = -1
+        for robot in self.used():
+            close_gaps(self.model, routes, robot)
+            if not refresh(self.model, routes, robot):
+                empty(routes, robot)
+                refresh(self.model, routes, robot)
+            tidy(self.model, routes, robot)
+
     def begin_shortening(self) -> None:
         """Shorten the routes of the robots that are in use now, from the best plan."""
         model, work = self.model, self.work
-        restore(model, self.routes, work)
+        self.restore()
         absent = self.absent()
         work.is_closed[:] = False
         if not model.is_money:
@@ -135,3 +164,10 @@ class Search:
             temperature, is_emptying, iterations,
         )  # fmt: skip
         return int(improvements), int(done)
+
+
+def empty(routes: Routes, robot: int) -> None:
+    """Send a robot home; labels are left as they were."""
+    routes.owner[routes.owner == robot] = -1
+    routes.length[robot] = 2
+    routes.node[robot, 1] = 0

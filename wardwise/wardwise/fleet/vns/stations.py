@@ -17,7 +17,16 @@ import numpy as np
 
 from wardwise.fleet.vns.compiled import inlined, kernel
 from wardwise.fleet.vns.insertion import FITS, probe
-from wardwise.fleet.vns.labels import GOODS, arrive, lateness, leave, refresh, settle
+from wardwise.fleet.vns.labels import (
+    GOODS,
+    LOAD_TOLERANCE,
+    arrive,
+    lateness,
+    leave,
+    refresh,
+    settle,
+)
+from wardwise.fleet.vns.punctual import is_punctual, is_row_punctual
 
 if TYPE_CHECKING:
     from wardwise.fleet.search.packed import Floats, Ints
@@ -26,6 +35,10 @@ if TYPE_CHECKING:
 EPSILON = 1e-7
 # Labels that are kept at a stop.
 MOST_LABELS = 24
+# Places of a request in one route that are tried with all stations placed anew, and the
+# mark of such a result.
+MOST_ANEW = 2
+ANEW = -2.0
 # Columns of `Placing.label`.
 MONEY, AT, LEVEL, SPARE, RATE = range(5)
 
@@ -43,6 +56,8 @@ class Placing(NamedTuple):
     label, parent, via, num_labels
         Shapes (W, L, 5), (W, L), (W, L) and (W,): labels of each stop, where each came
         from, over which station (-1: none), and how many there are.
+    before
+        Shape (W,): a route as it was.
     """
 
     stop: Ints
@@ -52,6 +67,7 @@ class Placing(NamedTuple):
     parent: Ints
     via: Ints
     num_labels: Ints
+    before: Ints
 
 
 def make_placing(model: Model, width: int) -> Placing:
@@ -65,6 +81,7 @@ def make_placing(model: Model, width: int) -> Placing:
         parent=np.zeros((width, most), dtype=np.int64),
         via=np.zeros((width, most), dtype=np.int64),
         num_labels=np.zeros(width, dtype=np.int64),
+        before=np.zeros(width, dtype=np.int64),
     )
 
 
@@ -90,6 +107,8 @@ def tidy(m, s, k):  # type: ignore[no-untyped-def]
                 continue
             verdict, money = probe(m, s, k, p - 1, p + 1, -1, -1, -1)
             if verdict == FITS and m.metre_price * saved + money <= best:
+                if m.has_promise and not is_punctual(m, s, k, p - 1, p + 1, -1, -1, -1):
+                    continue
                 best, best_position = m.metre_price * saved + money, p
         if best_position < 0:
             return
@@ -215,11 +234,9 @@ def write(s, w, k, size):  # type: ignore[no-untyped-def]
         s.node[k, p] = s.node[k, at + p]
 
 
-@kernel
-def restation(m, s, w, k):  # type: ignore[no-untyped-def]
-    """Place the stations of a feasible route anew; returns whether that saves anything."""
-    if m.near_station.shape[2] == 0 or m.battery[k] == 0.0:
-        return False
+@inlined
+def _stops(m, s, w, k):  # type: ignore[no-untyped-def]
+    """Copy the stops of a route, without stations, to `w.stop`; returns how many."""
     size = 0
     for p in range(s.length[k]):
         v = s.node[k, p]
@@ -228,11 +245,125 @@ def restation(m, s, w, k):  # type: ignore[no-untyped-def]
             if v == 0 and p + 1 < s.length[k]:
                 w.goods[size] = s.back[k, p + 1, GOODS]
             size += 1
+    return size
+
+
+@kernel
+def scan_anew(m, s, w, k, u, found):  # type: ignore[no-untyped-def]
+    """Look for the cheapest place of request `u` in a route whose stations are all placed anew.
+
+    Only places that would do without any station at less than `found` are looked at, the
+    `MOST_ANEW` nearest ones. A result in `found` has the position among the stops alone,
+    and `ANEW` for its second vertex.
+    """
+    if m.near_station.shape[2] == 0 or m.battery[k] == 0.0 or s.length[k] == 2:
+        return
+    size = _stops(m, s, w, k)
+    if size == s.length[k]:
+        return
+    metres = 0.0
+    for p in range(size - 1):
+        metres += m.distance[w.stop[p], w.stop[p + 1]]
+    least = m.metre_price * metres - (s.price[k] - m.robot_price)
+    last = -np.inf
+    for _ in range(MOST_ANEW):
+        # The next dearer place of those that the loads and windows of neighbours allow.
+        best, at = np.inf, -1
+        for p in range(size - 1):
+            i, j = w.stop[p], w.stop[p + 1]
+            price = m.metre_price * (m.distance[i, u] + m.distance[u, j] - m.distance[i, j])
+            if last < price < best and _may_follow(m, i, u) and _may_follow(m, u, j):
+                best, at = price, p
+        if at < 0 or least + best >= found[0] - EPSILON:
+            return
+        last = best
+        if _fits_load(m, w, k, size, at, u):
+            for p in range(size, at + 1, -1):
+                w.stop[p], w.goods[p] = w.stop[p - 1], w.goods[p - 1]
+            w.stop[at + 1], w.goods[at + 1] = u, 0.0
+            money = place(m, w, k, size + 1, s.price[k] - m.robot_price + found[0])
+            for p in range(at + 1, size):
+                w.stop[p], w.goods[p] = w.stop[p + 1], w.goods[p + 1]
+            if money - (s.price[k] - m.robot_price) < found[0]:
+                found[0], found[1], found[2] = money - (s.price[k] - m.robot_price), k, at
+                found[3], found[4] = u, ANEW
+
+
+@inlined
+def _may_follow(m, i, j):  # type: ignore[no-untyped-def]
+    """Whether `j` can be served in time right after `i`."""
+    if i == 0 or j == 0:
+        return True
+    return m.earliest[i] + m.service[i] + m.travel[i, j] <= m.latest[j]
+
+
+@inlined
+def _fits_load(m, w, k, size, at, u):  # type: ignore[no-untyped-def]
+    """Whether the trip behind whose stop `at` request `u` comes still carries its loads."""
+    first = at
+    while w.stop[first] != 0:
+        first -= 1
+    load = m.deliver[u]
+    for p in range(first + 1, size):
+        if w.stop[p] == 0:
+            break
+        load += m.deliver[w.stop[p]]
+    peak = load
+    for p in range(first, size):
+        v = w.stop[p]
+        if p > first and v == 0:
+            break
+        load += m.collect[v] - m.deliver[v]
+        peak = max(peak, load)
+        if p == at:
+            load += m.collect[u] - m.deliver[u]
+            peak = max(peak, load)
+    return peak <= m.capacity[k] + LOAD_TOLERANCE
+
+
+@kernel
+def put_anew(m, s, w, found):  # type: ignore[no-untyped-def]
+    """Carry out a result of `scan_anew`."""
+    k, at = int(found[1]), int(found[2])
+    size = _stops(m, s, w, k)
+    for p in range(size, at + 1, -1):
+        w.stop[p], w.goods[p] = w.stop[p - 1], w.goods[p - 1]
+    w.stop[at + 1], w.goods[at + 1] = np.int64(found[3]), 0.0
+    place(m, w, k, size + 1, np.inf)
+    write(s, w, k, size + 1)
+    refresh(m, s, k)
+
+
+@kernel
+def restation(m, s, w, k):  # type: ignore[no-untyped-def]
+    """Place the stations of a feasible route anew; returns whether that saves anything."""
+    if m.near_station.shape[2] == 0 or m.battery[k] == 0.0:
+        return False
+    size = _stops(m, s, w, k)
     if size == s.length[k]:
         return False
     price = s.price[k] - m.robot_price
     if place(m, w, k, size, price) >= price - EPSILON:
         return False
+    if m.has_promise:
+        return _write_if_punctual(m, s, w, k, size)
     write(s, w, k, size)
     refresh(m, s, k)
     return True
+
+
+@inlined
+def _write_if_punctual(m, s, w, k, size):  # type: ignore[no-untyped-def]
+    length = s.length[k]
+    for p in range(length):
+        w.before[p] = s.node[k, p]
+    write(s, w, k, size)
+    for p in range(s.length[k]):
+        s.row[p] = s.node[k, p]
+    is_kept = is_row_punctual(m, s, k, s.length[k])
+    if not is_kept:
+        s.length[k] = length
+        for p in range(length):
+            s.node[k, p] = w.before[p]
+    refresh(m, s, k)
+    return is_kept

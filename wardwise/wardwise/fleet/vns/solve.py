@@ -1,0 +1,78 @@
+"""The search as one call from an instance to a timed plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wardwise.fleet.problem import Kind
+from wardwise.fleet.search.packed import Objective
+from wardwise.fleet.vns.clock import Clock
+from wardwise.fleet.vns.model import model as make_model
+from wardwise.fleet.vns.routes import to_plan
+from wardwise.fleet.vns.run import Found, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wardwise.fleet.plan import Plan
+    from wardwise.fleet.problem import Instance
+
+
+def vns(
+    instance: Instance,
+    *,
+    objective: Objective = Objective.HIERARCHICAL,
+    time_limit: float = 10.0,
+    max_iterations: int | None = None,
+    seed: int = 0,
+    on_plan: Callable[[Callable[[], Plan], float, int], None] | None = None,
+) -> Plan:
+    """Plan a day of robots with batteries, several trips and goods that come later.
+
+    Parameters
+    ----------
+    objective
+        As of `wardwise.fleet.solvers.solve`.
+    time_limit
+        Seconds; compilation counts unless `warm_up` was called before.
+    max_iterations
+        Limit on the iterations of each thread; without an effective time limit the same
+        seed then gives the same plan, bit for bit.
+    on_plan
+        Called with every plan that beats all before it (a function that times it), elapsed
+        seconds and iteration.
+
+    Returns
+    -------
+    Plan
+        The best plan found; also after Ctrl-C, once there is one.
+
+    Raises
+    ------
+    ValueError
+        On transfers.
+    KeyboardInterrupt
+        On Ctrl-C before there is a plan.
+    """
+    for request in instance.requests:
+        if request.kind is Kind.TRANSFER:
+            raise ValueError(
+                f"request {request.id!r}: kind: expected collect or deliver for method vns, "
+                f"got {request.kind}"
+            )
+    model = make_model(instance, objective)
+
+    def found_one(found: Found, elapsed_s: float, iteration: int) -> None:
+        if on_plan is not None:
+            on_plan(
+                lambda: to_plan(instance, model, found.rows, found.denied), elapsed_s, iteration
+            )
+
+    run = Run(model, Clock(time_limit=time_limit, max_iterations=max_iterations), seed, found_one)
+    try:
+        run.solve()
+    except KeyboardInterrupt:
+        if run.best is None:
+            raise
+    assert run.best is not None
+    return to_plan(instance, model, run.best.rows, run.best.denied)
