@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from wardwise.fleet.chance.legs import legs_of
 from wardwise.fleet.chance.normal import z_of
 from wardwise.fleet.energy import HOUR_S, Recharge
 from wardwise.fleet.problem import Kind
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 # Stations that are tried on the way from one vertex to another.
 NUM_STATIONS = 6
 NOBODY = -1
+# Charges whose idling losses, made up for beforehand, may still be aboard at a charger.
+SURPLUS = 4.0
 # Metres and seconds where there is no way: no window is open so late.
 BLOCKED = 1e12
 NO_TRIP_LIMIT = np.iinfo(np.int64).max
@@ -152,7 +155,7 @@ def model(instance: Instance, objective: Objective) -> Model:
         start=quantise([r.start_s for r in robots]),
         end=quantise([r.end_s for r in robots]),
         max_trips=np.array([r.max_trips or NO_TRIP_LIMIT for r in robots], dtype=np.int64),
-        **_batteries(robots),
+        **_batteries(robots, _loss(instance)),
         twin=_twins(robots),
         num_requests=num_requests,
         reload=float(quantise([instance.reload_s])[0]),
@@ -169,10 +172,10 @@ def model(instance: Instance, objective: Objective) -> Model:
 
 
 def _promises(instance: Instance, place: Ints) -> dict[str, Any]:
-    """Variances and promises; nothing is promised where nothing is random."""
-    requests, promise, randomness = instance.requests, instance.promise, instance.randomness
+    """Variances and promises."""
+    requests, promise = instance.requests, instance.promise
     size = len(place)
-    if promise is None or randomness is None:
+    if promise is None:
         none = np.zeros(size)
         return {
             "travel_var": np.zeros((1, 1)),
@@ -182,16 +185,13 @@ def _promises(instance: Instance, place: Ints) -> dict[str, Any]:
             "is_joint": False,
             "has_promise": False,
         }
-    travel_var = (randomness.travel.cv * instance.travel_s) ** 2
-    if randomness.uses_matrix and instance.travel_var_s2 is not None:
-        travel_var = instance.travel_var_s2
-    service_var = np.zeros(size)
-    share = np.full(size, promise.return_share)
+    legs = legs_of(instance)
+    service_var, share = np.zeros(size), np.full(size, promise.return_share)
+    service_var[1 : len(requests) + 1] = legs.service_var_s2
     for v, request in enumerate(requests, start=1):
-        service_var[v] = (randomness.service.cv * request.service_s) ** 2
         share[v] = promise.late_share[request.priority - 1]
     return {
-        "travel_var": np.ascontiguousarray(np.minimum(travel_var[np.ix_(place, place)], BLOCKED)),
+        "travel_var": np.ascontiguousarray(legs.travel_var_s2[np.ix_(place, place)]),
         "service_var": service_var,
         "z": np.array([z_of(float(value)) for value in share]),
         "share": share,
@@ -212,11 +212,27 @@ def _loads(instance: Instance, kind: Kind, num_stations: int) -> Floats:
     return in_billionths([0.0, *loads, *([0.0] * num_stations)])
 
 
-def _batteries(robots: Sequence[Robot]) -> dict[str, Any]:
+def _loss(instance: Instance) -> float:
+    """Share of a charge that idling takes from who was charged quicker than the search thinks.
+
+    A robot that draws energy while it waits loses it in the time by which the true curve
+    is quicker than its slowest part.
+    """
+    base = max((b.base_w for b in instance.batteries), default=0.0) / HOUR_S
+    spread = 0.0
+    for station in chargers(instance):
+        assert station.charge is not None
+        (_, _), (level, time_s), *_ = station.charge.points
+        spread = max(spread, 1.0 / slowest_rate(station) - time_s / level)
+    return base * spread
+
+
+def _batteries(robots: Sequence[Robot], loss: float) -> dict[str, Any]:
+    full = 1.0 - SURPLUS * loss
     rows = [
         (0.0, -math.inf, 0.0, 0.0, 0.0)
         if b is None
-        else (b.capacity_wh, b.reserve_wh, b.first_wh, b.wh_per_m, b.base_w / HOUR_S)
+        else (b.capacity_wh * full, b.reserve_wh, b.first_wh, b.wh_per_m, b.base_w / HOUR_S)
         for b in (robot.battery for robot in robots)
     ]
     names = ("battery", "reserve", "first", "per_m", "base")

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wardwise.fleet.check import check
-from wardwise.fleet.plan import Plan
+from wardwise.fleet.plan import ChargeVisit
+from wardwise.fleet.schedule import schedule
 from wardwise.fleet.vns.charges import drive
-from wardwise.fleet.vns.timing import Timer
+from wardwise.fleet.vns.model import chargers, slowest_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from wardwise.fleet.problem import Instance
+    from wardwise.fleet.plan import Plan
+    from wardwise.fleet.problem import Instance, Station
     from wardwise.fleet.vns.model import Model
+
+Visit = str | ChargeVisit
+
+# Of the battery: a smaller charge at the depot is left out.
+LEAST_CHARGE = 1e-9
 
 
 def to_plan(
@@ -31,18 +37,77 @@ def to_plan(
     Raises
     ------
     ValueError
-        Naming what the referee finds, where the routes cannot be driven for want of a
-        free slot at a station.
+        Naming robot and request or station, where the routes cannot be driven for want
+        of a free slot at a station.
     """
-    timer = Timer(instance=instance, model=model)
-    trips = [
-        trip
-        for robot, row in rows.items()
-        for trip in timer.trips(robot, row, drive(model, robot, row).charged_wh)
-    ]
-    refused = tuple(instance.requests[v - 1].id for v in denied)
-    plan = Plan(instance=instance.name, trips=tuple(trips), denied=refused)
-    violations = check(instance, plan).violations
-    if violations:
-        raise ValueError(f"{instance.name}: {violations[0].message}")
-    return plan
+    routes = {instance.robots[k].id: visits(instance, model, k, row) for k, row in rows.items()}
+    return schedule(instance, routes, [instance.requests[v - 1].id for v in denied])
+
+
+def visits(instance: Instance, model: Model, robot: int, row: Sequence[int]) -> list[list[Visit]]:
+    """Trips of one robot with what is charged on them."""
+    stations = chargers(instance)
+    # The quickest, as `Model.rate` of the depot.
+    at_depot = [s for s in stations if instance.place_index[s.place] == 0]
+    home = max(at_depot, key=slowest_rate, default=None)
+    charged = drive(model, robot, row).charged_wh
+    least = LEAST_CHARGE * float(model.battery[robot])
+    level = _Level(instance, model, robot)
+    trips: list[list[Visit]] = []
+    for position, vertex in enumerate(row[:-1]):
+        amount = charged.get(position, 0.0)
+        station = home if vertex == 0 else None
+        if vertex == 0:
+            trips.append([])
+        elif vertex <= model.num_requests:
+            trips[-1].append(instance.requests[vertex - 1].id)
+        else:
+            station = stations[vertex - model.num_requests - 1]
+        begun_s = level.now
+        if station is not None and (amount > least or vertex > 0):
+            trips[-1].append(level.charge(station, amount))
+        if vertex == 0:
+            trip = row[position + 1 :][: row[position + 1 :].index(0)]
+            goods = max((float(model.available[v]) for v in trip), default=0.0)
+            level.wait(max(begun_s + (model.reload if position > 0 else 0.0), goods))
+        level.drive(vertex, row[position + 1])
+    return trips
+
+
+class _Level:
+    """Battery of a robot that does everything as early as it can, along the true curves."""
+
+    def __init__(self, instance: Instance, model: Model, robot: int) -> None:
+        battery = instance.robots[robot].battery
+        self._model, self._robot = model, robot
+        self._full = battery.capacity_wh if battery else 0.0
+        self._level, self.now = float(model.first[robot]), float(model.start[robot])
+
+    def wait(self, until_s: float) -> None:
+        """Draw energy up to a moment."""
+        if until_s > self.now:
+            self._level -= float(self._model.base[self._robot]) * (until_s - self.now)
+            self.now = until_s
+
+    def drive(self, origin: int, target: int) -> None:
+        """Serve, drive on, and wait for the window."""
+        m = self._model
+        self._level -= float(m.per_m[self._robot] * m.distance[origin, target])
+        self.wait(self.now + float(m.service[origin] + m.travel[origin, target]))
+        self.wait(float(m.earliest[target]))
+
+    def charge(self, station: Station, amount: float) -> ChargeVisit:
+        """Charge in no more than the time for which the search counted.
+
+        In what is left of that time a robot that draws energy is charged for it.
+        """
+        assert station.charge is not None
+        amount, level = max(amount, 0.0), self._level
+        left_s = amount / slowest_rate(station) - station.charge.time_s(level, level + amount)
+        amount += float(self._model.base[self._robot]) * max(left_s, 0.0)
+        amount = min(amount, self._full - level) if self._model.is_partial else self._full - level
+        self.now += station.charge.time_s(level, level + amount)
+        self._level += amount
+        return ChargeVisit(
+            station=station.id, charged_wh=amount if self._model.is_partial else None
+        )
