@@ -23,7 +23,7 @@ from wardwise.fleet.vns.search import EMPTYING_TEMPERATURE, Cooling, Search
 from wardwise.fleet.vns.undo import keep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from wardwise.fleet.vns.clock import Clock
     from wardwise.fleet.vns.model import Model
@@ -66,16 +66,24 @@ class Run:
     ----------
     on_found
         Called with every plan that beats all before it, elapsed seconds and iteration.
+    rows
+        Routes of robots to start with.
     """
 
     def __init__(
-        self, model: Model, clock: Clock, seed: int, on_found: Callable[[Found, float, int], None]
+        self,
+        model: Model,
+        clock: Clock,
+        seed: int,
+        on_found: Callable[[Found, float, int], None],
+        rows: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         self.model, self.clock, self._on_found = model, clock, on_found
         size = TEAM_SIZE if model.num_requests >= TEAM_FROM else 1
         seeds = np.random.default_rng(seed).integers(1, 2**62, size)
         self.searches = [Search(model, int(s)) for s in seeds]
         self.best: Found | None = None
+        self._rows = rows or {}
         self.iteration = [0] * size
         self._pace = [1e3] * size
         self._reported_s = 0.0
@@ -84,7 +92,7 @@ class Run:
     def solve(self) -> None:
         """Construct, empty robots, shorten routes, until the clock says stop."""
         first = self.searches[0]
-        first.construct()
+        first.construct(self._rows)
         self.report(first)
         assert self.best is not None
         for other in self.searches[1:]:

@@ -15,6 +15,7 @@ import numpy as np
 from wardwise.fleet.vns.anneal import anneal
 from wardwise.fleet.vns.labels import empty_routes, refresh
 from wardwise.fleet.vns.model import BLOCKED
+from wardwise.fleet.vns.punctual import is_row_punctual
 from wardwise.fleet.vns.ruin import close_gaps, recreate
 from wardwise.fleet.vns.stations import make_placing, tidy
 from wardwise.fleet.vns.undo import forget, keep, make_work, restore
@@ -51,27 +52,34 @@ class Search:
         self.placing = make_placing(model, self.routes.node.shape[1])
         self.state: Floats = np.zeros(4)
 
-    def construct(self) -> None:
-        """Insert all requests, the most urgent first; a robot leaves home where none fits."""
-        model, work = self.model, self.work
-        for k in range(len(self.routes.length)):
-            refresh(model, self.routes, k)
+    def construct(self, rows: Mapping[int, Sequence[int]]) -> None:
+        """Insert all requests, the most urgent first; a robot leaves home where none fits.
+
+        Parameters
+        ----------
+        rows
+            Routes to start with; those that keep no promise are driven anew.
+        """
+        model, routes, work = self.model, self.routes, self.work
+        self.adopt({robot: row for robot, row in rows.items() if self._is_promised(robot, row)})
         work.penalty[:] = model.denial_price
-        order = np.lexsort(
-            (
-                model.latest[1 : model.num_requests + 1],
-                -model.denial_price[1 : model.num_requests + 1],
-            )
-        )
-        work.pool[: len(order)] = order + 1
+        absent = self.absent()
+        order = absent[np.lexsort((model.latest[absent], -model.denial_price[absent]))]
+        work.pool[: len(order)] = order
         work.was_absent[: len(order)] = True
         # In the price of money a robot has its own; else only what fits nowhere opens one.
         pricey = model if model.is_money else model._replace(robot_price=self._above_all())
-        recreate(pricey, self.routes, work, self.placing, len(order))
+        recreate(pricey, routes, work, self.placing, len(order))
         forget(work)
-        for k in range(len(self.routes.length)):
-            refresh(model, self.routes, k)
-        keep(self.routes, work)
+        for k in range(len(routes.length)):
+            refresh(model, routes, k)
+        keep(routes, work)
+
+    def _is_promised(self, robot: int, row: Sequence[int]) -> bool:
+        self.routes.row[: len(row)] = row
+        return not self.model.has_promise or bool(
+            is_row_punctual(self.model, self.routes, robot, len(row))
+        )
 
     def _above_all(self) -> float:
         distance = self.model.distance
