@@ -149,7 +149,7 @@ def test_several_trips_equal_trial_of_all_plans(seed, max_trips, recharge):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_legs_left_out_change_nothing(seed):
-    """Arc elimination saves labels, not distance."""
+    """Arc elimination never adds labels, and the distance is the same."""
     instance = small_day(seed, num_requests=5, max_trips=1)
     instance = replace(instance, robots=tuple(
         replace(instance.robots[0], id=f"r{k}") for k in range(5)
