@@ -35,9 +35,7 @@ TEAM_SIZE = 2
 EMPTYING_SHARE, EMPTYING_MEETINGS = 0.35, 7
 # Plans that are then tried, the share of the work by which the last one must be ready, and
 # the share of requests that are taken out of the best and placed anew for the next.
-NUM_PLANS, PLANS_UNTIL, RELEASED_SHARE = 6, 0.75, 0.3
-# Iterations per request that a plan takes at least; with fewer, fewer plans are tried.
-PLAN_ITERATIONS = 60
+NUM_PLANS, PLANS_UNTIL, RELEASED_SHARE = 3, 0.8, 0.3
 # How the best of several plans is worked out: at lower temperatures, to stay near it.
 WORKING_OUT = Cooling(start=1.0)
 REPORT_EVERY_S = 0.25

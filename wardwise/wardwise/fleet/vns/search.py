@@ -38,7 +38,7 @@ DENIAL_WEIGHT = 100.0
 class Cooling:
     """Temperatures at start and end, in mean prices of a request; found by experiment."""
 
-    start: float = 2.0
+    start: float = 5.0
     end: float = 0.05
 
 
