@@ -11,6 +11,7 @@ import numpy as np
 
 from wardwise.fleet.search.insertion import draw
 from wardwise.fleet.vns.compiled import inlined, kernel
+from wardwise.fleet.vns.local import descend
 from wardwise.fleet.vns.ruin import add_absent, recreate, ruin, sort
 from wardwise.fleet.vns.stations import restation
 from wardwise.fleet.vns.undo import forget, keep, take_back
@@ -19,11 +20,11 @@ EPSILON = 1e-7
 
 
 @kernel
-def anneal(m, s, w, placing, state, temperature, is_emptying, iterations):  # type: ignore[no-untyped-def]
+def anneal(m, s, w, placing, state, temperature, is_emptying, descends, iterations):  # type: ignore[no-untyped-def]
     """Run iterations at one temperature.
 
-    With `is_emptying` the absence counters decide, and the first result without
-    unserved requests ends the run.
+    With `descends` local search follows every shake. With `is_emptying` the absence
+    counters decide, and the first result without unserved requests ends the run.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ def anneal(m, s, w, placing, state, temperature, is_emptying, iterations):  # ty
         size = add_absent(m, s, w, size)
         sort(m, w, size)
         recreate(m, s, w, placing, size)
+        if descends and not is_emptying:
+            descend(m, s, w)
         for q in range(w.tally[0]):
             restation(m, s, placing, w.touched[q])
         cost, num_absent, harder = _evaluate(s, w, size, state[0])

@@ -66,6 +66,10 @@ class Run:
         Called with every plan that beats all before it, elapsed seconds and iteration.
     rows
         Routes of robots to start with.
+    least_robots
+        No plan that serves all takes fewer.
+    local_search
+        Whether a descent follows every shake.
     """
 
     def __init__(
@@ -74,14 +78,17 @@ class Run:
         clock: Clock,
         seed: int,
         on_found: Callable[[Found, float, int], None],
+        *,
         rows: Mapping[int, Sequence[int]] | None = None,
+        least_robots: int = 1,
+        local_search: bool = False,
     ) -> None:
         self.model, self.clock, self._on_found = model, clock, on_found
         size = TEAM_SIZE if model.num_requests >= TEAM_FROM else 1
         seeds = np.random.default_rng(seed).integers(1, 2**62, size)
-        self.searches = [Search(model, int(s)) for s in seeds]
+        self.searches = [Search(model, int(s), local_search=local_search) for s in seeds]
         self.best: Found | None = None
-        self._rows = rows or {}
+        self._rows, self._least_robots = rows or {}, least_robots
         self.iteration = [0] * size
         self._pace = [1e3] * size
         self._reported_s = 0.0
@@ -159,7 +166,7 @@ class Run:
                 keep(search.routes, search.work)
                 if i == 0:
                     self.report(search)
-                if len(search.used()) <= 1:
+                if len(search.used()) <= self._least_robots:
                     return True
                 search.close_one()
                 search.begin_emptying()

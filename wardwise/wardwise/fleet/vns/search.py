@@ -38,19 +38,20 @@ DENIAL_WEIGHT = 100.0
 class Cooling:
     """Temperatures at start and end, in mean prices of a request; found by experiment."""
 
-    start: float = 5.0
+    start: float = 8.0
     end: float = 0.05
 
 
 class Search:
     """One search: routes, scratch arrays, and its luck."""
 
-    def __init__(self, model: Model, seed: int) -> None:
+    def __init__(self, model: Model, seed: int, *, local_search: bool = False) -> None:
         self.model = model
         self.routes = empty_routes(model)
         self.work = make_work(model, self.routes, seed)
         self.placing = make_placing(model, self.routes.node.shape[1])
         self.state: Floats = np.zeros(4)
+        self.descends = local_search
 
     def construct(self, rows: Mapping[int, Sequence[int]]) -> None:
         """Insert all requests, the most urgent first; a robot leaves home where none fits.
@@ -169,7 +170,7 @@ class Search:
         """Iterations at one temperature; improvements of the best and iterations that ran."""
         improvements, done = anneal(
             self.model, self.routes, self.work, self.placing, self.state,
-            temperature, is_emptying, iterations,
+            temperature, is_emptying, self.descends, iterations,
         )  # fmt: skip
         return int(improvements), int(done)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wardwise.fleet.bounds import least_fleet
 from wardwise.fleet.problem import Kind
 from wardwise.fleet.search.packed import Objective
 from wardwise.fleet.vns.clock import Clock
@@ -25,6 +26,7 @@ def vns(
     time_limit: float = 10.0,
     max_iterations: int | None = None,
     seed: int = 0,
+    local_search: bool = False,
     on_plan: Callable[[Callable[[], Plan], float, int], None] | None = None,
 ) -> Plan:
     """Plan a day of robots with batteries, several trips and goods that come later.
@@ -38,6 +40,10 @@ def vns(
     max_iterations
         Limit on the iterations of each thread; without an effective time limit the same
         seed then gives the same plan, bit for bit.
+    local_search
+        Whether 2-opt* and relocate descend after every shake (see `local`). Without, the
+        search is reduced to shakes: on the electric files of 100 customers it is the
+        better one in the same time.
     on_plan
         Called with every plan that beats all before it (a function that times it), elapsed
         seconds and iteration.
@@ -68,7 +74,14 @@ def vns(
                 lambda: to_plan(instance, model, found.rows, found.denied), elapsed_s, iteration
             )
 
-    run = Run(model, Clock(time_limit=time_limit, max_iterations=max_iterations), seed, found_one)
+    run = Run(
+        model,
+        Clock(time_limit=time_limit, max_iterations=max_iterations),
+        seed,
+        found_one,
+        least_robots=least_fleet(instance).robots,
+        local_search=local_search,
+    )
     try:
         run.solve()
     except KeyboardInterrupt:
