@@ -153,7 +153,9 @@ def test_a_converted_checkpoint_is_whole(run_dir: Path) -> None:
     assert recipe.model.attention == report.attention
     assert report.bytes_per_token == model.new_cache(1, dtype=torch.bfloat16).num_bytes / 64
     assert report.percent <= 16.0
-    assert {layers for layers, _, _ in report.tried} <= {1, 2, 3, 4}
+    assert {sum(sizes) for sizes, _, _ in report.tried} == {4}
+    groups = tuple(group.end - group.first for group in report.groups)
+    assert groups in {sizes for sizes, _, loss in report.tried if loss == report.loss_after}
     assert report.loss_after == min(loss for _, _, loss in report.tried)
     told = json.loads((report.folder / "conversion.json").read_text())
     assert told["groups"][0]["first"] == 0

@@ -162,8 +162,8 @@ def _summary(report: CacheConversion) -> str:
     lines = [
         first,
         *(
-            f"tried: {layers} layers share, {size:g} bytes a token, loss {loss:.4f}"
-            for layers, size, loss in report.tried
+            f"tried: {_shared(sizes)}, {size:g} bytes a token, loss {loss:.4f}"
+            for sizes, size, loss in report.tried
         ),
         "layers   bits  lost by sharing  rotation  rank    wrong at the output",
     ]
@@ -176,6 +176,13 @@ def _summary(report: CacheConversion) -> str:
             f"{group.rank_error:<7.1%} {wrong}"
         )
     return "\n".join([*lines, "go on with: weightwise uptrain " + str(report.folder)])
+
+
+def _shared(sizes: tuple[int, ...]) -> str:
+    """Which layers share, in words; only the last of equal groups may be shorter."""
+    if len(set(sizes[:-1])) <= 1 and sizes[-1] <= sizes[0]:
+        return f"{sizes[0]} layers share"
+    return f"groups of {', '.join(map(str, sizes))} layers"
 
 
 def _progress(amount: ProgressColumn) -> Progress:

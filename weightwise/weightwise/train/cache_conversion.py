@@ -27,7 +27,13 @@ from weightwise.lm.latent.budget import (
     fit_cache,
     mha_bytes_per_token,
 )
-from weightwise.lm.latent.conversion import ConvertedModel, GroupReport, convert_to_latent
+from weightwise.lm.latent.conversion import (
+    ConvertedModel,
+    GroupReport,
+    check_layout,
+    convert_to_latent,
+)
+from weightwise.lm.latent.grouping import sharing_errors, unequal
 from weightwise.lm.tensor_file import DTYPES, fresh_folder, read_layouts
 from weightwise.train.batches import Windows, evaluation_windows, window_order
 from weightwise.train.checkpoint import MODEL_FILES, find_checkpoint, load_weights, verify
@@ -100,7 +106,7 @@ class CacheConversion:
     loss_before, loss_after
         Mean loss on held-out text, nats per token; after the conversion without any training.
     tried
-        Layers that share, bytes a token and loss of all layouts that were tried.
+        Layers of each group, bytes a token and loss of all layouts that were tried.
     groups
         What each group of layers has lost.
     """
@@ -113,7 +119,7 @@ class CacheConversion:
     percent: float
     loss_before: float
     loss_after: float
-    tried: tuple[tuple[int, float, float], ...]
+    tried: tuple[tuple[tuple[int, ...], float, float], ...]
     groups: tuple[GroupReport, ...]
 
 
@@ -131,7 +137,8 @@ def convert_cache(
     """Turn a checkpoint into one whose cache fits a budget.
 
     For 1, 2, 3 and 4 layers that share, the best layout by `weightwise.lm.latent.budget.fit_cache`
-    is tried, and the one that loses the least on held-out text is kept.
+    is tried, and beside it as many groups of unequal size that lose the least by sharing
+    (`weightwise.lm.latent.grouping`). The one that loses the least on held-out text is kept.
 
     Parameters
     ----------
@@ -169,7 +176,7 @@ def convert_cache(
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     with fresh_folder(out, sum(weight.nbytes for weight in model.parameters())) as partial:
         trial = _Trial(model, recipe, start, text, num_tokens, cache_dir)
-        found, loss, tried = trial.best(layouts, on_batch)
+        found, loss, tried = trial.best(layouts, on_batch, is_open=_are_groups_open(overrides))
         config = found.model.config
         size = allocated_bytes_per_token(config)
         report = CacheConversion(
@@ -220,19 +227,33 @@ class _Trial:
         self,
         layouts: Sequence[tuple[LatentConfig, float | None]],
         on_batch: Callable[[int, int], None] | None,
-    ) -> tuple[ConvertedModel, float, list[tuple[int, float, float]]]:
+        *,
+        is_open: bool,
+    ) -> tuple[ConvertedModel, float, list[tuple[tuple[int, ...], float, float]]]:
         """The conversion that loses the least, its loss, and what all layouts came to."""
         best: tuple[ConvertedModel, float] | None = None
         tried = []
-        total = len(layouts) * len(self._batches)
-        for number, (layout, rope_theta) in enumerate(layouts):
-            done = number * len(self._batches)
-            batches = _told(self._batches, done, total, on_batch)
+        old, num_batches = self._model.config, len(self._batches)
+        for layout, _ in layouts:
+            check_layout(old, layout)
+        layouts, passes = list(layouts), 0
+        if is_open and any(
+            1 < len(one.sizes(old.num_layers)) < old.num_layers for one, _ in layouts
+        ):
+            passes = 1
+            batches = _told(self._batches, 0, (len(layouts) + 1) * num_batches, on_batch)
+            error_LL = sharing_errors(self._model, batches)
+            more = [(unequal(layout, error_LL), rope_theta) for layout, rope_theta in layouts]
+            layouts += [one for one in dict.fromkeys(more) if one not in layouts]
+        total = (len(layouts) + passes) * num_batches
+        for number, (layout, rope_theta) in enumerate(layouts, passes):
+            batches = _told(self._batches, number * num_batches, total, on_batch)
             found = convert_to_latent(
                 self._model, layout, batches, self._token_BT, rope_theta=rope_theta
             )
             loss = self.loss(found.model)
-            tried.append((layout.share_factor, cache_bytes_per_token(found.model.config), loss))
+            sizes = layout.sizes(old.num_layers)
+            tried.append((sizes, cache_bytes_per_token(found.model.config), loss))
             if best is None or loss < best[1]:
                 best = found, loss
         assert best is not None
@@ -303,6 +324,12 @@ def _layouts(
             f"share_factor: expected at most {recipe.model.num_layers} layers, got {share}"
         )
     return found
+
+
+def _are_groups_open(overrides: Sequence[str]) -> bool:
+    """Whether it is not decided which layers share."""
+    decided = {one.partition("=")[0].strip() for one in overrides}
+    return decided.isdisjoint({"share_factor", "group_sizes", "keep_ends"})
 
 
 def _number(decided: dict[str, str], key: str) -> int | None:

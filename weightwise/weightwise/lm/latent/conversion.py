@@ -122,7 +122,7 @@ def convert_to_latent(
         If the layout does not suit the model, or there is no text.
     """
     old, width = model.config, model.config.width
-    _check_layout(old, attention)
+    check_layout(old, attention)
     if _is_kept(old, attention):
         config = _with(old, replace(attention, **_kept_settings(old)))  # type: ignore[arg-type]
         converted = _copied(model, config)
@@ -153,8 +153,21 @@ def convert_to_latent(
     return ConvertedModel(model=converted, groups=_reports(model, converted, maps, trial_BT))
 
 
-def _check_layout(old: ModelConfig, attention: LatentConfig) -> None:
-    """Refuse what the algebra cannot do, by the name of the field."""
+def check_layout(old: ModelConfig, attention: LatentConfig) -> None:
+    """Refuse what the algebra cannot do, by the name of the field.
+
+    Parameters
+    ----------
+    old
+        Settings of the model to convert.
+    attention
+        Layout of the cache.
+
+    Raises
+    ------
+    ValueError
+        If the layout does not suit the model.
+    """
     groups = layer_groups(old)
     before = groups[0].attention
     if any(group.attention != before for group in groups):

@@ -22,6 +22,7 @@ lost for good (``sharing_error``), and so is what the rank cuts off (``rank_erro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,10 @@ class JointSVD:
         first = self._layers[0]
         return first.resting_GKD.shape[1] or first.num_rotating
 
+    def sharing_errors(self) -> list[float]:
+        """The ``sharing_error`` of each layer by itself, see `GroupMaps`."""
+        return [_sharing_error([layer], self._input_DD) for layer in self._layers]
+
     def rope_key(self, width: int, rope_base: float) -> SharedRopeKey:
         """The best rope key of so many features with such wavelengths."""
         rotating = [layer.rotating() for layer in self._layers]
@@ -170,7 +175,7 @@ class _Layer:
             part.unflatten(0, shape) for part, shape in zip(rows, shapes, strict=True)
         )
         self.query_HFF = moments.query.double().cpu() / num_tokens
-        self.query_HFI = _query(moments, num_tokens)
+        self._moments, self._num_tokens = moments, num_tokens
         self.distance_HT = moments.distance.double().cpu()
         self.rope_base = float(moments.attention.rope_base)  # type: ignore[arg-type]
         self.pair_angles = angles(self.num_rotating, self.rope_base)
@@ -182,6 +187,11 @@ class _Layer:
         size_H = (self.output_HVV * by_query_head(self.part_GEE[2], self.num_heads)).sum((1, 2))
         # A score is a product over the root of its features.
         self.score_H = size_H / self.query_HFF.shape[1]
+
+    @cached_property
+    def query_weight(self) -> Tensor:
+        """Matrix of the queries by head, shape (H, F, I); made late, as normed ones take time."""
+        return _query(self._moments, self._num_tokens)
 
     @property
     def num_heads(self) -> int:
@@ -237,12 +247,12 @@ def _maps(
     up_DC: Tensor,
 ) -> LayerMaps:
     (key_GKD, _), (value_GVD, _) = blocks
-    rotating_HRI = layer.query_HFI[:, : layer.num_rotating]
-    resting_HKI = layer.query_HFI[:, layer.num_rotating :]
+    rotating_HRI = layer.query_weight[:, : layer.num_rotating]
+    resting_HKI = layer.query_weight[:, layer.num_rotating :]
     if not resting_HKI.shape[1]:
         resting_HKI = rope.resting_query(number) @ rotating_HRI
     query_HFI = torch.cat((resting_HKI, rope.rope_query(number) @ rotating_HRI), dim=1)
-    scale = (query_HFI.shape[1] / layer.query_HFI.shape[1]) ** 0.5
+    scale = (query_HFI.shape[1] / layer.query_weight.shape[1]) ** 0.5
     return LayerMaps(
         query=query_HFI * scale,
         up_key=by_query_head(key_GKD @ up_DC, layer.num_heads),
