@@ -43,24 +43,10 @@ def electric(
     battery = Battery(
         capacity_wh=float(rng.uniform(130, 160)), reserve_wh=2.0, wh_per_m=1.0, base_w=base_w
     )
-    requests = []
-    for i in range(1, num_requests + 1):
-        ready = float(rng.uniform(0, 200))
-        kind = Kind.DELIVER if rng.random() < 0.5 else Kind.COLLECT
-        known = float(rng.uniform(0, 60)) if goods and kind is Kind.DELIVER else 0.0
-        requests.append(
-            Request(
-                id=str(i),
-                place=str(i),
-                kind=kind,
-                load=float(rng.integers(1, 4)),
-                ready_s=ready,
-                due_s=ready + float(rng.uniform(120, 400)),
-                service_s=5.0,
-                available_s=known,
-                tolerance_s=tolerance_s,
-            )
-        )
+    requests = [
+        random_request(rng, str(i), goods=goods, tolerance_s=tolerance_s)
+        for i in range(1, num_requests + 1)
+    ]
     stations = [
         Station(
             id=f"S{s}",
@@ -83,6 +69,26 @@ def electric(
         distance_m=distance,
         recharge=recharge,
         reload_s=10.0 if max_trips != 1 else 0.0,
+    )
+
+
+def random_request(
+    rng: np.random.Generator, name: str, *, goods: bool, tolerance_s: float
+) -> Request:
+    """A delivery or a collection of one to three slots with a window of 120 to 400."""
+    ready = float(rng.uniform(0, 200))
+    kind = Kind.DELIVER if rng.random() < 0.5 else Kind.COLLECT
+    known = float(rng.uniform(0, 60)) if goods and kind is Kind.DELIVER else 0.0
+    return Request(
+        id=name,
+        place=name,
+        kind=kind,
+        load=float(rng.integers(1, 4)),
+        ready_s=ready,
+        due_s=ready + float(rng.uniform(120, 400)),
+        service_s=5.0,
+        available_s=known,
+        tolerance_s=tolerance_s,
     )
 
 

@@ -54,24 +54,7 @@ def day(
     battery = None
     if capacity_wh is not None:
         battery = Battery(capacity_wh=capacity_wh, reserve_wh=1.0, wh_per_m=1.0, base_w=base_w)
-    requests = []
-    for ward in range(num_wards):
-        ready = float(rng.uniform(20, 250))
-        known = float(rng.uniform(0, ready)) if ward % 3 == 0 else 0.0
-        requests.append(
-            Request(
-                id=f"r{ward}",
-                place=f"p{2 + ward}",
-                kind=Kind.DELIVER if ward % 3 != 1 else Kind.COLLECT,
-                load=1.0,
-                ready_s=ready,
-                due_s=ready + window_s,
-                service_s=5.0,
-                available_s=known,
-            )
-        )
-        if requests[-1].kind is Kind.COLLECT:
-            requests[-1] = replace(requests[-1], available_s=0.0)
+    requests = [random_request(rng, ward, window_s) for ward in range(num_wards)]
     return Instance(
         name="day",
         places=tuple(Place(id=f"p{i}") for i in range(len(spots))),
@@ -88,6 +71,21 @@ def day(
         distance_m=distance,
         reload_s=5.0,
         recharge=recharge,
+    )
+
+
+def random_request(rng: np.random.Generator, ward: int, window_s: float) -> Request:
+    """Of three wards one gets goods that come later, one is collected from, one gets others."""
+    ready = float(rng.uniform(20, 250))
+    return Request(
+        id=f"r{ward}",
+        place=f"p{2 + ward}",
+        kind=Kind.DELIVER if ward % 3 != 1 else Kind.COLLECT,
+        load=1.0,
+        ready_s=ready,
+        due_s=ready + window_s,
+        service_s=5.0,
+        available_s=float(rng.uniform(0, ready)) if ward % 3 == 0 else 0.0,
     )
 
 

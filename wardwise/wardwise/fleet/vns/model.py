@@ -124,10 +124,6 @@ def model(instance: Instance, objective: Objective) -> Model:
         for matrix in (instance.distance_m, instance.travel_s)
     )
     num_requests = len(requests)
-
-    def over_vertices(values: Sequence[float], elsewhere: float = 0.0) -> Floats:
-        return quantise([elsewhere, *values, *([elsewhere] * len(stations))])
-
     rates = [slowest_rate(station) for station in stations]
     at_depot = [rate for s, rate in zip(stations, rates, strict=True) if index[s.place] == 0]
     rate = np.array([max(at_depot, default=0.0), *([0.0] * num_requests), *rates])
@@ -136,19 +132,10 @@ def model(instance: Instance, objective: Objective) -> Model:
     is_alike = len({round(value, 12) for value in rates}) <= 1
     draws = any(b.base_w > 0 for b in instance.batteries)
     is_money = objective is Objective.COST
-    floor = 0.0 if is_money else 1.0
     return Model(
         distance=distance,
         travel=travel,
-        service=over_vertices([r.service_s for r in requests]),
-        earliest=over_vertices([r.earliest_s for r in requests]),
-        latest=over_vertices([r.latest_s for r in requests], math.inf),
-        due=over_vertices([r.due_s for r in requests], math.inf),
-        late_price=over_vertices([costs.lateness_per_s[r.priority - 1] for r in requests]),
-        available=over_vertices([r.available_s for r in requests]),
-        deliver=_loads(instance, Kind.DELIVER, len(stations)),
-        collect=_loads(instance, Kind.COLLECT, len(stations)),
-        denial_price=over_vertices([costs.per_denial[r.priority - 1] + floor for r in requests]),
+        **_requests(instance, len(stations), floor=0.0 if is_money else 1.0),
         rate=rate,
         near_station=_near_stations(distance, num_requests, is_useful=has_battery),
         capacity=in_billionths([r.capacity for r in robots]),
@@ -169,6 +156,26 @@ def model(instance: Instance, objective: Objective) -> Model:
         is_money=is_money,
         **_promises(instance, place),
     )
+
+
+def _requests(instance: Instance, num_stations: int, *, floor: float) -> dict[str, Any]:
+    """Times, loads and prices of requests; a denial weighs at least `floor`."""
+    requests, costs = instance.requests, instance.costs
+
+    def over_vertices(values: Sequence[float], elsewhere: float = 0.0) -> Floats:
+        return quantise([elsewhere, *values, *([elsewhere] * num_stations)])
+
+    return {
+        "service": over_vertices([r.service_s for r in requests]),
+        "earliest": over_vertices([r.earliest_s for r in requests]),
+        "latest": over_vertices([r.latest_s for r in requests], math.inf),
+        "due": over_vertices([r.due_s for r in requests], math.inf),
+        "late_price": over_vertices([costs.lateness_per_s[r.priority - 1] for r in requests]),
+        "available": over_vertices([r.available_s for r in requests]),
+        "deliver": _loads(instance, Kind.DELIVER, num_stations),
+        "collect": _loads(instance, Kind.COLLECT, num_stations),
+        "denial_price": over_vertices([costs.per_denial[r.priority - 1] + floor for r in requests]),
+    }
 
 
 def _promises(instance: Instance, place: Ints) -> dict[str, Any]:
