@@ -1,7 +1,8 @@
 """Discrete-event twin: a day with luck, driven by the dispatcher that drives real ones.
 
-`simulate` lives through one day, `simulate_days` through several; the other names are
-what they take and return.
+`simulate` lives through one day, `simulate_days` through several. `simulate_plan` carries
+out a plan made in advance, with batteries and chargers. The other names are what they
+take and return.
 """
 
 from wardwise.fleet.randomness import Law
@@ -9,9 +10,12 @@ from wardwise.fleet.simulate.days import Days, ElevatorWait, simulate_days
 from wardwise.fleet.simulate.disturbances import Disturbances
 from wardwise.fleet.simulate.figures import ClassFigures, ElevatorFigures, Figures
 from wardwise.fleet.simulate.log import Deed, Fact, Ride
+from wardwise.fleet.simulate.plan_day import PlanDay, RobotEnergy, simulate_plan
+from wardwise.fleet.simulate.plan_robot import Act, Reading
 from wardwise.fleet.simulate.run import Simulation, simulate
 
 __all__ = [
+    "Act",
     "ClassFigures",
     "Days",
     "Deed",
@@ -21,8 +25,12 @@ __all__ = [
     "Fact",
     "Figures",
     "Law",
+    "PlanDay",
+    "Reading",
     "Ride",
+    "RobotEnergy",
     "Simulation",
     "simulate",
     "simulate_days",
+    "simulate_plan",
 ]

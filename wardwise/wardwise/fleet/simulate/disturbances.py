@@ -96,6 +96,7 @@ class Source(IntEnum):
     REPAIR = 4
     CANCEL = 5
     SEARCH = 6
+    DAY = 7
 
 
 class Luck:
@@ -121,15 +122,15 @@ class Luck:
         """Random time of given mean and variance."""
         if mean <= 0 or variance <= 0:
             return mean
-        uniform = self._uniform(source, *key)
+        uniform = self.uniform(source, *key)
         return mean * float(self._spread.quantile(uniform, cv=math.sqrt(variance) / mean))
 
     def exponential(self, mean: float, source: Source, *key: str | int) -> float:
         """Exponential time of given mean."""
-        return -mean * math.log(self._uniform(source, *key))
+        return -mean * math.log(self.uniform(source, *key))
 
-    def _uniform(self, source: Source, *key: str | int) -> float:
-        """Uniform number, above 0 and below 1."""
+    def uniform(self, source: Source, *key: str | int) -> float:
+        """Uniform number for a key, above 0 and below 1."""
         bits = int(self._sequence(source, *key).generate_state(1, np.uint64)[0])
         return ((bits >> 11) + 0.5) * 2.0**-53
 

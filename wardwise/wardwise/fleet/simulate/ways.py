@@ -59,7 +59,7 @@ class Ways:
         self._known: dict[tuple[str, str], tuple[Drive | Lift, ...]] = {}
         self._drives: dict[tuple[str, str], Drive] = {}
         if disturbances.uses_elevators:
-            self._site = _require_site(instance)
+            self._site = require_site(instance)
             for elevator in self._site.elevators:
                 for floor in elevator.floors:
                     self._landings[elevator.landing(floor)] = (elevator, floor)
@@ -115,7 +115,8 @@ class Ways:
         )
 
 
-def _require_site(instance: Instance) -> Site:
+def require_site(instance: Instance) -> Site:
+    """The building of an instance, which holds all of its places; `ValueError` without one."""
     site = instance.site
     if site is None:
         raise ValueError("disturbances: uses_elevators: expected a site, the instance has none")
