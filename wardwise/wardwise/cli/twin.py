@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,21 +18,24 @@ from wardwise.cli.common import (
     Protection,
     Seed,
     compile_first,
-    interruptible,
     out,
     protection_of,
-    talk,
+)
+from wardwise.cli.twin_plan import (
+    CLASSES,
+    carry_out_days,
+    day_bar,
+    interval_text,
+    require_defaults,
 )
 from wardwise.fleet.dispatch import Policy, warm_up
 from wardwise.fleet.simulate import Disturbances, Law, simulate_days
-from wardwise.io import read_instance
+from wardwise.io import read_instance, read_plan
 
 if TYPE_CHECKING:
     from wardwise.fleet.simulate import Days
-    from wardwise.fleet.sizing import Interval
 
 HOUR_S = 3600.0
-CLASSES = ("stat", "urgent", "routine")
 
 NumDays = Annotated[int, typer.Option("--days", min=2, help="Days to simulate.")]
 LawName = Annotated[
@@ -52,11 +55,16 @@ RepairMinutes = Annotated[float, typer.Option(min=1, help="Mean minutes until a 
 Cancelled = Annotated[
     float, typer.Option(min=0, help="Share of requests withdrawn in an hour of waiting, per cent.")
 ]
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(metavar="PLAN", help="Carry out this plan instead, with FILE's randomness."),
+]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; none: one a core.")]
 
 
 def simulate_command(
     file: InputFile,
+    plan: PlanFile = None,
     days: NumDays = 20,
     law: LawName = Law.GAMMA,
     travel_cv: TravelCv = None,
@@ -72,6 +80,12 @@ def simulate_command(
 ) -> int:
     """Live through days of FILE with late robots, breakdowns and requests that are withdrawn."""
     instance = read_instance(file)
+    if plan is not None:
+        require_defaults(law, travel_cv, service_cv, failure_h, repair_min, cancelled, protection)
+        return carry_out_days(
+            instance, read_plan(plan), num_days=days, seed=seed, uses_building=elevators, jobs=jobs,
+            as_json=as_json,
+        )  # fmt: skip
     policy = Policy(protection=protection_of(protection))
     # Without variances in FILE there is nothing to take from it.
     has_own = instance.travel_var_s2 is not None or elevators
@@ -85,14 +99,10 @@ def simulate_command(
         cancels_per_s=-math.log1p(-min(cancelled, 99.9) / 100) / HOUR_S,
     )
     compile_first(warm_up)
-    columns = (
-        TextColumn("simulating days"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with interruptible(), Progress(*columns, console=talk, transient=True) as bar:
-        task = bar.add_task("days", total=days)
+    with day_bar(days) as on_progress:
         found = simulate_days(
             instance, num_days=days, policy=policy, disturbances=disturbances, seed=seed, jobs=jobs,
-            on_progress=lambda done, _: bar.update(task, completed=done),
+            on_progress=on_progress,
         )  # fmt: skip
     if as_json:
         document = {**asdict(found), "disturbances": _finite(asdict(disturbances))}
@@ -113,21 +123,18 @@ def _table(found: Days, *, has_site: bool) -> Table:
     for verdict, shares in (("on time", found.on_time), ("denied", found.denied)):
         for index, (name, share) in enumerate(zip(CLASSES, shares, strict=True)):
             is_empty = not any(day.classes[index].num_requests for day in found.days)
-            text = "no requests" if is_empty else f"{_text(share, 100, 1)} %"
+            text = "no requests" if is_empty else f"{interval_text(share, 100, 1)} %"
             table.add_row(f"{name} {verdict}", text)
-    table.add_row("robots used", _text(found.num_robots, 1, 1))
-    table.add_row("distance", _text(found.distance_m, 1, 0) + (" m" if has_site else ""))
-    table.add_row("late", f"{_text(found.lateness_s, 1 / 60, 1)} min in all")
-    table.add_row("breakdowns", _text(found.num_breakdowns, 1, 1))
-    table.add_row("robots busy", f"{_text(found.utilisation, 100, 0)} %")
+    table.add_row("robots used", interval_text(found.num_robots, 1, 1))
+    table.add_row("distance", interval_text(found.distance_m, 1, 0) + (" m" if has_site else ""))
+    table.add_row("late", f"{interval_text(found.lateness_s, 1 / 60, 1)} min in all")
+    table.add_row("breakdowns", interval_text(found.num_breakdowns, 1, 1))
+    table.add_row("robots busy", f"{interval_text(found.utilisation, 100, 0)} %")
     for door in found.elevators:
         place = f"{door.elevator}, floor {door.floor}"
-        queue = _text(door.queue_s, 1, 0)
-        table.add_row(place, f"waits {_text(door.wait_s, 1, 0)} s, {queue} s of it for robots")
-    table.add_row("cost", _text(found.cost, 1, 1))
+        queue = interval_text(door.queue_s, 1, 0)
+        table.add_row(
+            place, f"waits {interval_text(door.wait_s, 1, 0)} s, {queue} s of it for robots"
+        )
+    table.add_row("cost", interval_text(found.cost, 1, 1))
     return table
-
-
-def _text(value: Interval, scale: float, digits: int) -> str:
-    low, high = scale * value.low, scale * value.high
-    return f"{scale * value.mean:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"

@@ -11,6 +11,13 @@ from wardwise.fleet.simulate.disturbances import Disturbances
 from wardwise.fleet.simulate.figures import ClassFigures, ElevatorFigures, Figures
 from wardwise.fleet.simulate.log import Deed, Fact, Ride
 from wardwise.fleet.simulate.plan_day import PlanDay, RobotEnergy, simulate_plan
+from wardwise.fleet.simulate.plan_days import (
+    LateShare,
+    PlanDays,
+    PlanFigures,
+    StationQueue,
+    simulate_plan_days,
+)
 from wardwise.fleet.simulate.plan_robot import Act, Reading
 from wardwise.fleet.simulate.run import Simulation, simulate
 
@@ -24,13 +31,18 @@ __all__ = [
     "ElevatorWait",
     "Fact",
     "Figures",
+    "LateShare",
     "Law",
     "PlanDay",
+    "PlanDays",
+    "PlanFigures",
     "Reading",
     "Ride",
     "RobotEnergy",
     "Simulation",
+    "StationQueue",
     "simulate",
     "simulate_days",
     "simulate_plan",
+    "simulate_plan_days",
 ]

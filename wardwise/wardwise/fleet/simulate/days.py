@@ -12,7 +12,7 @@ import signal
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from wardwise.fleet.replay import Reoptimisation
     from wardwise.fleet.simulate.figures import ClassFigures, Figures
     from wardwise.fleet.sizing.source import DaySource
+
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +144,10 @@ def simulate_days(
         disturbances=disturbances or Disturbances(),
         reoptimisation=reoptimisation,
     )
+    one = partial(_simulate_one, task)
     done: list[Figures] = []
     try:
-        for figures in _simulate_all(task, seed, num_days, jobs or os.cpu_count() or 1):
+        for figures in each_day(one, seed, num_days, jobs or os.cpu_count() or 1):
             done.append(figures)
             if on_progress is not None:
                 on_progress(len(done), num_days)
@@ -166,17 +170,17 @@ def _require_arguments(
         raise ValueError("plan: expected none, every day of the source has other requests")
 
 
-def _simulate_all(task: Task, seed: int, num_days: int, jobs: int) -> Iterator[Figures]:
-    """Figures of each day, in order."""
+def each_day(one: Callable[[int], Found], seed: int, num_days: int, jobs: int) -> Iterator[Found]:
+    """Result of a function for the seed of each day, in order."""
     seeds = range(seed, seed + num_days)
     jobs = min(jobs, num_days)
     if jobs == 1:
-        yield from map(partial(_simulate_one, task), seeds)
+        yield from map(one, seeds)
         return
     # Started afresh: a fork would copy locks that threads of this process may hold.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=_ignore_interrupt) as pool:
-        yield from pool.map(partial(_simulate_one, task), seeds)
+        yield from pool.map(one, seeds)
 
 
 def _ignore_interrupt() -> None:

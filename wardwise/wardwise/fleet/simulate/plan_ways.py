@@ -17,6 +17,7 @@ from wardwise.fleet.simulate.disturbances import Luck, Source
 from wardwise.fleet.simulate.ways import require_site
 
 if TYPE_CHECKING:
+    from wardwise.fleet.chance.legs import Legs
     from wardwise.fleet.problem import Instance
     from wardwise.site import Corridor, Elevator, Site
 
@@ -44,6 +45,8 @@ class PlanWays:
     ----------
     uses_building
         Whether legs are driven through the site of the instance.
+    legs
+        Those of the instance, where they are known.
 
     Raises
     ------
@@ -51,9 +54,11 @@ class PlanWays:
         If there is no such site.
     """
 
-    def __init__(self, instance: Instance, seed: int, *, uses_building: bool) -> None:
+    def __init__(
+        self, instance: Instance, seed: int, *, uses_building: bool, legs: Legs | None = None
+    ) -> None:
         self.instance = instance
-        self.legs = legs_of(instance)
+        self.legs = legs or legs_of(instance)
         self.law = instance.randomness or Randomness()
         self._luck = Luck(seed, Law.GAMMA)
         day = Spread(law=Law.LOGNORMAL, cv=self.law.day)
