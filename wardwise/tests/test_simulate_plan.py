@@ -85,6 +85,26 @@ def test_without_luck_a_day_is_the_plan(recharge):
     assert day.report.cost.energy_wh == pytest.approx(sum(e.used_wh for e in day.energy))
 
 
+def test_a_charge_does_not_pay_for_reloading_after_the_next():
+    """Charged to 75 Wh for C at 30 m; the long reloading after it runs beside the next charge."""
+    instance = line((B, C), replace(BATTERY, start_wh=50.0), reload_s=2000.0)
+    first, second = (ChargeVisit(station="S0", charged_wh=wh) for wh in (25.0, 60.0))
+    plan = schedule(instance, {"r": [[first, "C"], [second, "B"]]})
+    day = simulate_plan(instance, plan)
+    assert flat(day.plan) == pytest.approx(flat(plan), abs=1e-6)
+
+
+def test_a_charge_does_not_pay_for_the_time_that_it_takes():
+    """Charging for 50 s shortens the wait at C, and 63 Wh are just enough for it."""
+    instance = line((replace(C, ready_s=300.0),), replace(BATTERY, start_wh=48.0))
+    # At C at 300 after 250 s awake, 5 s of service, 30 s home: 2.85 Wh and 60 for the way.
+    first = ChargeVisit(station="S0", charged_wh=24.86)
+    plan = schedule(instance, {"r": [[first, "C"]]})
+    day = simulate_plan(instance, plan)
+    assert flat(day.plan) == pytest.approx(flat(plan), abs=1e-6)
+    assert day.energy[0].left_wh == pytest.approx(10.0, abs=0.01)
+
+
 def test_without_luck_a_hospital_day_is_the_plan():
     """In a building nobody else uses, pieces of legs sum to the legs of the plan."""
     instance = generate_hospital(num_floors=3, num_wards=10, num_robots=4, hours=2, seed=1)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import simpy
 
+    from wardwise.fleet.energy import ChargeCurve
     from wardwise.fleet.problem import Robot, Station
     from wardwise.fleet.simulate.plan_day import PlanWorld
 
@@ -131,8 +132,7 @@ class PlanRobot:
         elif step.kind is StepKind.CHARGE:
             assert step.station is not None
             yield from self._drive(step.place, self.robot.id, step.trip, number, 3)
-            target_wh = max(step.after_wh, self._target_wh(step.place, number + 1))
-            yield from self._charge(step.station, target_wh)
+            yield from self._charge(step.station, step.after_wh, number + 1)
         else:
             yield from self._drive(DEPOT, self.robot.id, step.trip, 2)
             self._note(Act.RETURN)
@@ -153,27 +153,25 @@ class PlanRobot:
         yield from self._spend(self.world.ways.service_s(step.dwell_s, *key))
         self._note(Act.END, request.id)
 
-    def _charge(self, station: Station, target_wh: float) -> Process:
-        """Queue for a slot and charge up to a level."""
+    def _charge(self, station: Station, least_wh: float, number: int) -> Process:
+        """Queue for a slot and charge up to a level, or what the steps from one on need."""
         arrive_s = self.world.env.now
         slots = self.world.slots[station.id]
         if slots is None:
-            yield from self._plug(station, target_wh, arrive_s)
+            yield from self._plug(station, least_wh, number, arrive_s)
             return
         with slots.request() as turn:
             yield from self._queue(turn)
-            yield from self._plug(station, target_wh, arrive_s)
+            yield from self._plug(station, least_wh, number, arrive_s)
 
-    def _plug(self, station: Station, target_wh: float, arrive_s: float) -> Process:
+    def _plug(self, station: Station, least_wh: float, number: int, arrive_s: float) -> Process:
         """Charge in a slot."""
         env, battery = self.world.env, self.battery
         assert battery is not None
         assert station.charge is not None
         start_s = env.now
         self._note(Act.CHARGE, station.id)
-        full_wh = battery.battery.capacity_wh
-        is_full = self.world.instance.recharge is Recharge.FULL
-        after_wh = max(battery.level_wh, full_wh if is_full else min(target_wh, full_wh))
+        after_wh = self._target_wh(station.charge, least_wh, number)
         charged_wh = after_wh - battery.level_wh
         yield env.timeout(station.charge.time_s(battery.level_wh, after_wh))
         battery.charge(charged_wh)
@@ -227,16 +225,23 @@ class PlanRobot:
         self._note(Act.DETOUR, station.id)
         yield from self._drive(place, self.robot.id, self.num_detours, 0, 4)
         is_at_depot = self._here == DEPOT and not self._stops and not self._has_left
-        yield from self._charge(station, self._target_wh(place, number))
+        yield from self._charge(station, 0.0, number)
         if is_at_depot:
             self._depart_s = self.world.env.now
 
-    def _target_wh(self, here: int, number: int) -> float:
-        """Level that the steps from one on need, left at some place now."""
-        assert self._needs is not None
-        assert self.battery is not None
-        need_wh = self._needs.along(self.world.env.now, here, self.steps[number:])
-        return self.battery.battery.reserve_wh + need_wh
+    def _target_wh(self, curve: ChargeCurve, least_wh: float, number: int) -> float:
+        """Level up to which to charge now: what is wanted at least, or what lies ahead."""
+        battery, needs, now_s = self.battery, self._needs, self.world.env.now
+        assert battery is not None
+        assert needs is not None
+        level_wh, full_wh = battery.level_wh, battery.battery.capacity_wh
+        if self.world.instance.recharge is Recharge.FULL:
+            return max(level_wh, full_wh)
+        least_wh = max(level_wh, min(least_wh, full_wh))
+        # A robot does not draw while it charges, and has less to wait for afterwards.
+        end_s = now_s + curve.time_s(level_wh, least_wh)
+        need_wh = needs.along(end_s, self._here, self.steps[number:], self._ready_s)
+        return max(least_wh, min(battery.battery.reserve_wh + need_wh, full_wh))
 
     def _reaches(self, need_wh: float) -> bool:
         """Whether the level allows for a need without touching the reserve."""

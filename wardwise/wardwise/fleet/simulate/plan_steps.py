@@ -140,9 +140,11 @@ class Needs:
         self._instance, self._legs, self._battery = instance, legs, battery
         self.chargers = [s for s in instance.stations if s.charge is not None]
 
-    def along(self, now_s: float, here: int, steps: Sequence[PlanStep]) -> float:
-        """Up to the next planned charge, or to the end of the day."""
-        return self._walk(now_s, here, steps)
+    def along(
+        self, now_s: float, here: int, steps: Sequence[PlanStep], ready_s: float = 0.0
+    ) -> float:
+        """Up to the next planned charge, or to the end of the day; reloaded at `ready_s`."""
+        return self._walk(now_s, here, steps, ready_s)
 
     def next_and_charger(self, now_s: float, here: int, step: PlanStep) -> float:
         """To do one step, and to get to a charger afterwards."""
@@ -157,7 +159,9 @@ class Needs:
         step = PlanStep(kind=StepKind.CHARGE, trip=0, place=there)
         return self._walk(0.0, here, [step])
 
-    def _walk(self, now_s: float, here: int, steps: Sequence[PlanStep]) -> float:
+    def _walk(
+        self, now_s: float, here: int, steps: Sequence[PlanStep], ready_s: float = 0.0
+    ) -> float:
         end_s, variance, metres = now_s, 0.0, 0.0
         for step in steps:
             if step.kind is not StepKind.DEPART:
@@ -167,7 +171,13 @@ class Needs:
                 metres += float(self._instance.distance_m[leg])
             if step.kind is StepKind.CHARGE:
                 break
-            end_s = max(end_s, step.earliest_s) + step.dwell_s
+            if step.kind is StepKind.HOME:
+                # Charges at the depot are made while the robot is reloaded.
+                ready_s = end_s + step.dwell_s
+            elif step.kind is StepKind.DEPART:
+                end_s = max(end_s, step.earliest_s, ready_s)
+            else:
+                end_s = max(end_s, step.earliest_s) + step.dwell_s
             variance += step.dwell_var_s2
             here = step.place
         lasts_s = end_s - now_s + MARGIN_DEVIATIONS * math.sqrt(variance)
