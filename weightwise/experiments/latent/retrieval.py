@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from study.rows import claim, figure
 
-from weightwise.lm import CodeConfig, GQAConfig, LanguageModel, LatentConfig
+from weightwise.lm import CodeConfig, LanguageModel, LatentConfig
 from weightwise.report.latent_figures import needle_figure
 from weightwise.train.files import write_text
 
@@ -33,11 +33,9 @@ STORED = {
     "CLLA": PLAIN,
     **{f"int{bits}": replace(PLAIN, codes=CodeConfig(bits=bits)) for bits in (8, 4, 3, 2)},
 }
-# Arms with weights of their own.
-OTHERS = {
-    "int4-trained": replace(PLAIN, codes=CodeConfig(bits=4), quantize_from=CODES_FROM),
-    "MHA": GQAConfig(num_heads=4, rope_theta=ROPE_THETA),
-}
+# It has weights of its own. Multi-head attention is no arm: it does not learn the task in these
+# steps at the base that latents need, and another base would make it another task.
+TRAINED = replace(PLAIN, codes=CodeConfig(bits=4), quantize_from=CODES_FROM)
 NUM_TEXTS = 32
 LEAST_KEPT = 0.99
 
@@ -51,14 +49,13 @@ def retrieval(runs: Runs, figures: Path) -> Iterator[Row]:
             _add(found[arm], stored_otherwise(model, attention))
     yield from _figures(found)
     yield from _kept("int4", "four bits find as much as sixteen", found["CLLA"], found["int4"])
-    for arm, attention in OTHERS.items():
-        found[arm] = _table()
-        for seed in SEEDS:
-            _add(found[arm], _model(runs, arm, attention, seed))
-        yield from _figures({arm: found[arm]})
+    arm = "int4-trained"
+    found[arm] = _table()
+    for seed in SEEDS:
+        _add(found[arm], _model(runs, arm, TRAINED, seed))
+    yield from _figures({arm: found[arm]})
     words = "four bits in training find as much as sixteen"
-    yield from _kept("int4_trained", words, found["CLLA"], found["int4-trained"])
-    yield from _kept("clla", "latents find as much as keys and values", found["MHA"], found["CLLA"])
+    yield from _kept("int4_trained", words, found["CLLA"], found[arm])
     lines = {
         arm: {length: mean(values) for length, values in table.items()}
         for arm, table in found.items()
