@@ -20,7 +20,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from wardwise.fleet.energy import DELIVERY_ROBOT, ChargeCurve
 from wardwise.fleet.problem import Costs, Instance, Place, Robot, Station
+from wardwise.fleet.randomness import Promise, Randomness
 from wardwise.flows import FLOWS, HOUR_S, TRANSFERS, draw_requests
 from wardwise.site import Corridor, Elevator, Floor, Node, NodeKind, Site
 
@@ -35,6 +37,9 @@ HOSPITAL_COSTS = Costs(
     lateness_per_s=(0.1, 0.02, 0.005),
     per_denial=(400.0, 120.0, 40.0),
 )
+
+# 8.8 A at 24 V (Open-RMF, rmf_demos, config/clinic): 4.55 h from empty to full.
+CHARGER_W = 211.2
 
 PITCH_M = 40.0  # between two wings
 RING_M = 36.0  # between the two corridors of a ward floor
@@ -67,6 +72,8 @@ def generate_hospital(
     hours: float = 6.0,
     dynamic: bool = False,
     transfers: bool = False,
+    batteries: bool = False,
+    late_share: float | None = None,
     seed: int,
 ) -> Instance:
     """Draw a hospital with its requests; second 0 is `start_h` o'clock.
@@ -90,6 +97,13 @@ def generate_hospital(
     transfers
         Whether there are also transfers between wards or theatres and the
         laboratory, the pharmacy and the sterile store.
+    batteries
+        Whether robots have the battery `DELIVERY_ROBOT` and charge at the dock and in
+        the room for chargers, and times are random as `Randomness` has them by default.
+        The requests stay the same.
+    late_share
+        Largest probability that a request is late or a robot back late, above 0, at most
+        0.5; `None`: nothing is promised.
 
     Raises
     ------
@@ -105,7 +119,7 @@ def generate_hospital(
     served = [site.points["dock"], site.points["charger"]]
     served += [node for node in site.nodes if node.kind in ends]
     travel = site.travel([node.id for node in served])
-    marks = "-dynamic" * dynamic + "-transfers" * transfers
+    marks = "-dynamic" * dynamic + "-transfers" * transfers + "-batteries" * batteries
     return Instance(
         name=f"hospital-{num_floors}x{num_wards}-seed{seed}{marks}",
         places=tuple(Place(id=n.id, x_m=n.x_m, y_m=n.y_m, floor=n.floor) for n in served),
@@ -118,21 +132,39 @@ def generate_hospital(
             is_dynamic=dynamic,
             rng=rng,
         ),
-        robots=_robots(num_robots, hours),
-        stations=(Station(id="chargers", place="charger", num_slots=math.ceil(num_robots / 2)),),
+        robots=_robots(num_robots, hours, batteries=batteries),
+        stations=_stations(num_robots, batteries=batteries),
         travel_s=travel.travel_s,
         distance_m=travel.distance_m,
         travel_var_s2=travel.travel_var_s2,
         reload_s=RELOAD_S,
         costs=HOSPITAL_COSTS,
         site=site,
+        randomness=Randomness() if batteries else None,
+        promise=None
+        if late_share is None
+        else Promise(late_share=(late_share, late_share, late_share), return_share=late_share),
     )
 
 
-def _robots(count: int, hours: float) -> tuple[Robot, ...]:
+def _robots(count: int, hours: float, *, batteries: bool) -> tuple[Robot, ...]:
     end_s = hours * HOUR_S + OVERTIME_S
+    battery = DELIVERY_ROBOT if batteries else None
     return tuple(
-        Robot(id=f"R{k + 1:02d}", capacity=CAPACITY_SLOTS, end_s=end_s) for k in range(count)
+        Robot(id=f"R{k + 1:02d}", capacity=CAPACITY_SLOTS, end_s=end_s, battery=battery)
+        for k in range(count)
+    )
+
+
+def _stations(num_robots: int, *, batteries: bool) -> tuple[Station, ...]:
+    """Room for half of the robots beside the dock; with batteries, for as many at the dock."""
+    num_slots = math.ceil(num_robots / 2)
+    if not batteries:
+        return (Station(id="chargers", place="charger", num_slots=num_slots),)
+    charge = ChargeCurve.linear(DELIVERY_ROBOT.capacity_wh, HOUR_S / CHARGER_W)
+    return tuple(
+        Station(id=id_, place=place, num_slots=num_slots, charge=charge)
+        for id_, place in (("dock", "dock"), ("chargers", "charger"))
     )
 
 

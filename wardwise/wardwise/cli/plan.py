@@ -83,6 +83,12 @@ def generate(
     hours: Annotated[float, typer.Option(min=1, max=24, help="Length of the horizon.")] = 6.0,
     dynamic: Annotated[bool, typer.Option(help="Requests are called in during the day.")] = False,
     transfers: Annotated[bool, typer.Option(help="Loads from ward to ward, too.")] = False,
+    batteries: Annotated[
+        bool, typer.Option(help="Robots with batteries, chargers, random times.")
+    ] = False,
+    late_share: Annotated[
+        float | None, typer.Option(min=1e-6, max=0.5, help="Promised at most; none: no promise.")
+    ] = None,
     seed: Seed = 1,
     output: Annotated[
         Path | None, typer.Option(help="Instance to write; none: its name with .json, here.")
@@ -98,6 +104,8 @@ def generate(
         seed=seed,
         dynamic=dynamic,
         transfers=transfers,
+        batteries=batteries,
+        late_share=late_share,
     )
     target = output or Path(f"{instance.name}.json")
     require_writable(target)
