@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -90,6 +92,42 @@ def test_goods_that_come_later_delay_the_trip() -> None:
     plan = schedule(instance, {"r": [["D"]]})
     assert plan.trips[0].depart_s == 50.0
     assert check(instance, plan).is_feasible
+
+
+def test_two_slots_for_three_robots_let_the_third_wait() -> None:
+    """At b 20 Wh take 100 s from 20 on; the third waits at the depot and is there at 120."""
+    instance = line((A, B, C), BATTERY, num_slots=2)
+    third = replace(instance.robots[0], id="t")
+    instance = replace(instance, robots=(*instance.robots, third))
+    visit = ChargeVisit(station="Sb", charged_wh=20.0)
+    plan = schedule(instance, {"r": [[visit, "A"]], "s": [[visit, "B"]], "t": [[visit, "C"]]})
+    charges = [charge for trip in plan.trips for charge in trip.charges]
+    assert sorted(charge.arrive_s for charge in charges) == [20.0, 20.0, 120.0]
+    assert sorted(charge.start_s for charge in charges) == [20.0, 20.0, 120.0]
+    assert check(instance, plan).is_feasible
+
+
+def test_many_random_routes_are_scheduled_and_accepted() -> None:
+    """On one valid instance: two robots, random order, a charge in front of each visit or not."""
+    battery = replace(BATTERY, base_w=20.0)
+    instance = line((A, B, C), battery, reload_s=7.0)
+    rng = np.random.default_rng(0)
+    accepted = 0
+    for _ in range(200):
+        routes: dict[str, list[list[str | ChargeVisit]]] = {"r": [], "s": []}
+        for request in rng.permutation(["A", "B", "C"]):
+            trip: list[str | ChargeVisit] = [str(request)]
+            if rng.random() < 0.7:
+                station = str(rng.choice(["S0", "Sb"]))
+                trip.insert(0, ChargeVisit(station=station, charged_wh=float(rng.uniform(0, 30))))
+            routes[str(rng.choice(["r", "s"]))].append(trip)
+        try:
+            plan = schedule(instance, routes)
+        except ValueError:
+            continue
+        assert check(instance, plan).violations == ()
+        accepted += any(trip.charges for trip in plan.trips)
+    assert accepted >= 40, accepted
 
 
 visits = st.sampled_from(["A", "B", "C"])
