@@ -73,8 +73,6 @@ def _over_chains(search: Search) -> Method:
     """A search over chains of trips as a method."""
 
     def run(job: Job) -> None:
-        _require_plain(job.instance)
-
         def improve(fleet: Fleet, elapsed_s: float, iteration: int) -> None:
             job.improve(lambda: _to_plan(job.instance, fleet), elapsed_s, iteration)
 
@@ -156,6 +154,8 @@ def solve(
     """
     method = method or ("ruin" if _beyond_chains(instance) is None else "vns")
     _require_arguments(method, objective, time_limit, max_iterations, seed)
+    if method != "vns":
+        _require_plain(instance)
     warm_up(method)
     job = Job(
         instance=instance,
