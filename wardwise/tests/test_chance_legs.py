@@ -74,3 +74,9 @@ def test_services_vary_as_stated_and_missing_ways_do_not(upstairs):
     assert legs.service_var_s2 == pytest.approx([900.0])
     assert legs.travel_var_s2[0, 1] == pytest.approx((0.2 * 97.0) ** 2)
     assert legs.travel_var_s2[1, 1] == 0.0
+
+
+def test_a_law_without_spread_is_certain_whatever_the_matrix_states(upstairs):
+    """Quantiles of a law of 0 are 1 for any variance of a leg, so its variance is 0."""
+    certain = replace(upstairs, randomness=Randomness(travel=Spread(cv=0.0)))
+    assert not legs_of(certain).travel_var_s2.any()

@@ -57,7 +57,9 @@ def legs_of(instance: Instance) -> Legs:
     wait_s, fixed_s, wait_cv = (np.zeros_like(travel_s) for _ in range(3))
     drive_s, drive_cv = travel_s, np.full_like(travel_s, law.travel.cv)
     if instance.travel_var_s2 is not None and law.uses_matrix:
-        drive_cv = _ratio(np.sqrt(instance.travel_var_s2), travel_s)
+        # A law without spread is certain whatever the matrix states, as in its quantiles.
+        if law.travel.cv > 0:
+            drive_cv = _ratio(np.sqrt(instance.travel_var_s2), travel_s)
     elif instance.site is not None and _holds_all(instance, instance.site):
         drive_s, wait_s, squares_s2 = _parts(instance, instance.site)
         fixed_s = np.maximum(travel_s - drive_s - wait_s, 0.0)
