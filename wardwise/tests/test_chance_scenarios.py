@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtri
 
 from wardwise.fleet.chance import evaluate
-from wardwise.fleet.chance.factors import fill_factors
+from wardwise.fleet.chance.factors import fill_factors, normal_scores
 from wardwise.fleet.chance.legs import legs_of
 from wardwise.fleet.chance.luck import Aim, Purpose, Stream, key_of, uniforms
 from wardwise.fleet.energy import Battery, ChargeCurve
@@ -260,14 +261,34 @@ def test_luck_differs_by_purpose_aim_detour_request_and_seed():
     assert len(keys) == 6
 
 
+@given(first=st.integers(0, 2**40), count=st.integers(1, 50), seed=st.integers(0, 2**64))
+def test_luck_is_drawn_as_numpy_draws_it(first, count, seed):
+    """Bit for bit, from any place on and to any end."""
+    key = key_of(Stream(Purpose.WAIT, request="meal"), seed)
+    peer = np.random.Philox(key=key, counter=[first, 0, 0, 0]).random_raw(count)
+    expected = ((peer >> np.uint64(12)) + 0.5) * 2.0**-52
+    assert (uniforms(key, 4 * first, count) == expected).all()
+
+
+def test_normal_scores_are_those_of_scipy():
+    """Within 2e-9 in the middle and in both tails, at powers of two and beside them."""
+    powers = 2.0 ** -np.arange(2.0, 54)
+    beside = np.nextafter(powers[:-1], 0), np.nextafter(powers, 1)
+    tails = np.concatenate([powers, *beside, np.geomspace(2.0**-53, 0.4999, 5000)])
+    uniform = np.concatenate([tails, 1 - tails])
+    assert np.abs(normal_scores(uniform) - ndtri(uniform)).max() < 2e-9
+
+
 @pytest.mark.parametrize("cv", [0.01, 0.2, 1.0, 3.0, 10.0])
-def test_interpolated_gamma_factors_are_the_quantiles(cv):
+@pytest.mark.parametrize("law", [Law.GAMMA, Law.LOGNORMAL, Law.NORMAL])
+def test_interpolated_factors_are_the_quantiles(law, cv):
     """Within 2e-6 of the factor or of the mean, far out in both tails, too."""
+    spread = Spread(law=law)
     tails = np.geomspace(2.0**-53, 0.5, 3000)
     uniform = np.concatenate([tails, 1 - tails[1:]])
     out = np.empty(len(uniform), dtype=np.float32)
-    fill_factors(Spread(), cv, uniform, out)
-    exact = Spread().quantile(uniform, cv)
+    fill_factors(spread, cv, uniform, out)
+    exact = spread.quantile(uniform, cv)
     error = np.abs(out - exact) / np.maximum(exact, 1.0)
     assert error.max() < 2e-6
 

@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from wardwise.fleet.chance.factors import fill_factors
-from wardwise.fleet.chance.luck import Purpose, Stream, key_of, uniforms
 from wardwise.fleet.chance.normal import TOLERANCE_S
 from wardwise.fleet.chance.steps import itinerary_of
-from wardwise.fleet.randomness import Law, Randomness, Spread
+from wardwise.fleet.chance.tables import Tables
+from wardwise.fleet.randomness import Randomness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from wardwise.fleet.chance.steps import Itinerary, Row
+    from wardwise.fleet.chance.steps import Itinerary
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
+
+loop = njit(cache=True, nogil=True)
 
 BLOCK = 4096
 # Numba compiles it into the kernel: so many scenarios of all running sums fit in L1.
@@ -159,35 +160,19 @@ class _Block:
 
     def __init__(self, itinerary: Itinerary, law: Randomness, seed: int) -> None:
         self._itinerary = itinerary
-        self._keys = [[key_of(draw.stream, seed) for draw in row.draws] for row in itinerary.rows]
-        self._day = Spread(law=Law.LOGNORMAL, cv=law.day)
-        self._day_key = key_of(Stream(Purpose.DAY), seed)
+        self._tables = Tables(itinerary, law.day, seed)
 
     def __call__(self, block: tuple[int, int]) -> Tally:
-        first, count = block
         itinerary = self._itinerary
-        tally = Tally.empty(count, len(itinerary.steps.trip), len(itinerary.trips))
-        day = np.ones(count, dtype=np.float32)
-        if self._day.cv > 0:
-            fill_factors(self._day, self._day.cv, uniforms(self._day_key, first, count), day)
-        for row, keys in zip(itinerary.rows, self._keys, strict=True):
-            table = table_of(row, keys, first, count)
+        tally = Tally.empty(block[1], len(itinerary.steps.trip), len(itinerary.trips))
+        day = self._tables.day(*block)
+        for number, row in enumerate(itinerary.rows):
+            table = self._tables.table(number, *block)
             drive(itinerary.steps, row.first, row.last, row.start_s, table, day, tally)
         return tally
 
 
-def table_of(
-    row: Row, keys: list[NDArray[np.uint64]], first: int, count: int
-) -> NDArray[np.float32]:
-    """Factors of a robot on `count` scenarios from `first` on; ones in row 0."""
-    table = np.empty((1 + len(row.draws), count), dtype=np.float32)
-    table[0] = 1.0
-    for number, (draw, key) in enumerate(zip(row.draws, keys, strict=True)):
-        fill_factors(draw.spread, draw.cv, uniforms(key, first, count), table[number + 1])
-    return table
-
-
-@njit(cache=True, _nrt=False, nogil=True)  # type: ignore[call-overload]
+@loop
 def drive(steps, first, last, start_s, table, day, tally):  # type: ignore[no-untyped-def]
     """Do the steps `first` to `last` - 1 of one robot on all scenarios.
 
@@ -200,48 +185,81 @@ def drive(steps, first, last, start_s, table, day, tally):  # type: ignore[no-un
     """
     for low in range(0, len(day), STRIP):
         high = min(low + STRIP, len(day))
-        for s in range(low, high):
-            tally.now_s[s] = start_s
-            tally.is_late[s] = 0
+        now, is_late = tally.now_s[low:high], tally.is_late[low:high]
+        now[:] = start_s
+        is_late[:] = 0
         for k in range(first, last):
-            _step(steps, k, low, high, table, day, tally)
+            _arrive(
+                now,
+                steps.serve_s[k],
+                table[steps.serve_row[k], low:high],
+                steps.drive_s[k],
+                table[steps.drive_row[k], low:high],
+                day[low:high],
+                steps.wait_s[k],
+                table[steps.wait_row[k], low:high],
+                steps.fixed_s[k],
+            )
+            earliest_s, trip = steps.earliest_s[k], steps.trip[k]
+            if earliest_s > 0.0:
+                if steps.waits[k] == 1:
+                    _count_wait(now, earliest_s, tally.waiting_s[low:high])
+                _wait(now, earliest_s)
+            if steps.latest_s[k] < np.inf:
+                latest_s = steps.latest_s[k] + TOLERANCE_S
+                if trip >= 0:
+                    tally.late[k] += _count(now, latest_s)
+                else:
+                    tally.late[k] += _count_late(now, latest_s, is_late)
+                    lateness_s, cost = tally.lateness_s[low:high], tally.cost[low:high]
+                    _delay(now, steps.due_s[k], steps.price_per_s[k], lateness_s, cost)
+            if trip >= 0:
+                tally.trips[trip] += is_late.sum()
+                is_late[:] = 0
 
 
-@njit(cache=True, _nrt=False, nogil=True, forceinline=True)  # type: ignore[call-overload]
-def _step(steps, k, low, high, table, day, tally):  # type: ignore[no-untyped-def]
-    serve, drive_s, wait, fixed = (
-        steps.serve_s[k],
-        steps.drive_s[k],
-        steps.wait_s[k],
-        steps.fixed_s[k],
-    )
-    f, g, h = steps.serve_row[k], steps.drive_row[k], steps.wait_row[k]
-    earliest, latest, trip = steps.earliest_s[k], steps.latest_s[k], steps.trip[k]
-    for s in range(low, high):
-        more = serve * table[f, s] + drive_s * table[g, s] * day[s] + wait * table[h, s] + fixed
-        tally.now_s[s] += more
-    if steps.waits[k] == 1 and earliest > 0.0:
-        for s in range(low, high):
-            tally.waiting_s[s] += max(earliest - tally.now_s[s], 0.0)
-    for s in range(low, high):
-        tally.now_s[s] = max(tally.now_s[s], earliest)
-    if latest < np.inf:
-        count = 0
-        for s in range(low, high):
-            late = tally.now_s[s] > latest + TOLERANCE_S
-            count += late
-            if trip < 0:
-                tally.is_late[s] |= late
-        tally.late[k] += count
-        due, price = steps.due_s[k], steps.price_per_s[k]
-        for s in range(low, high):
-            delay = tally.now_s[s] - due
-            delay = delay if delay > TOLERANCE_S else 0.0
-            tally.lateness_s[s] += delay
-            tally.cost[s] += price * delay
-    if trip >= 0:
-        count = 0
-        for s in range(low, high):
-            count += tally.is_late[s]
-            tally.is_late[s] = 0
-        tally.trips[trip] += count
+# One array an argument: compiled to vector instructions, which arrays in tuples are not.
+@loop
+def _arrive(now, serve, by_service, drive, by_drive, day, wait, by_wait, fixed):  # type: ignore[no-untyped-def]
+    for s in range(len(now)):
+        leg = drive * by_drive[s] * day[s] + wait * by_wait[s]
+        now[s] += serve * by_service[s] + leg + fixed
+
+
+@loop
+def _wait(now, earliest_s):  # type: ignore[no-untyped-def]
+    for s in range(len(now)):
+        now[s] = max(now[s], earliest_s)
+
+
+@loop
+def _count_wait(now, earliest_s, waiting_s):  # type: ignore[no-untyped-def]
+    for s in range(len(now)):
+        waiting_s[s] += max(earliest_s - now[s], 0.0)
+
+
+@loop
+def _count(now, latest_s):  # type: ignore[no-untyped-def]
+    count = 0
+    for s in range(len(now)):
+        count += now[s] > latest_s
+    return count
+
+
+@loop
+def _count_late(now, latest_s, is_late):  # type: ignore[no-untyped-def]
+    count = 0
+    for s in range(len(now)):
+        late = now[s] > latest_s
+        count += late
+        is_late[s] |= late
+    return count
+
+
+@loop
+def _delay(now, due_s, price_per_s, lateness_s, cost):  # type: ignore[no-untyped-def]
+    for s in range(len(now)):
+        late_s = now[s] - due_s
+        late_s = late_s if late_s > TOLERANCE_S else 0.0
+        lateness_s[s] += late_s
+        cost[s] += price_per_s * late_s
