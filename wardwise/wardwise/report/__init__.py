@@ -1,6 +1,6 @@
 """Reports: the figures of a plan, and one HTML page that shows it."""
 
 from wardwise.report.html import write_report
-from wardwise.report.kpi import Kpis, summarise
+from wardwise.report.kpi import ElectricKpis, Kpis, summarise
 
-__all__ = ["Kpis", "summarise", "write_report"]
+__all__ = ["ElectricKpis", "Kpis", "summarise", "write_report"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from wardwise.fleet.check import check
 from wardwise.report.kpi import summarise
-from wardwise.report.view import PRIORITIES
+from wardwise.report.service import PRIORITIES
 
 if TYPE_CHECKING:
     from wardwise.fleet.plan import Plan

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wardwise.fleet.dispatch import Reoptimise, Rule, Status
+from wardwise.report.service import PRIORITIES
 from wardwise.report.timeline import DECIMALS
-from wardwise.report.view import PRIORITIES
 
 if TYPE_CHECKING:
     from wardwise.fleet.dispatch import Decision, Remedy

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wardwise.fleet.check.visits import visits
+from wardwise.fleet.plan import Charge
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from wardwise.fleet.plan import Trip
     from wardwise.fleet.problem import Instance
@@ -73,19 +76,46 @@ class FloorMap:
 
 def draw_floors(instance: Instance) -> FloorMap:
     """Floor plans of the instance's building, or the scatter map of its places."""
-    return _draw_site(instance.site) if instance.site else _draw_scatter(instance)
+    chargers = _chargers(instance)
+    if instance.site is None:
+        return _draw_scatter(instance, chargers)
+    return _draw_site(instance.site, chargers)
 
 
-def trip_paths(instance: Instance, trips: Iterable[Trip]) -> list[list[list[int]]]:
-    """For every trip and leg (each stop, then the way home, if any) the point indices passed."""
+def _chargers(instance: Instance) -> dict[str, str]:
+    """Places with stations that charge, and what to say about them."""
+    found: dict[str, list[str]] = {}
+    for station in instance.stations:
+        if station.charge is not None:
+            count = station.num_slots
+            slots = "any number of slots" if count is None else f"{count} slot{'s'[: count != 1]}"
+            found.setdefault(station.place, []).append(f"station {station.id}, {slots}")
+    return {place: "; ".join(texts) for place, texts in found.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TripPath:
+    """Point indices passed on every leg of a trip; `charges` are the legs to stations."""
+
+    legs: list[list[int]]
+    charges: list[int]
+
+
+def trip_paths(instance: Instance, trips: Iterable[Trip]) -> list[TripPath]:
+    """For every trip its legs: to each stop or station, then the way home, if any."""
     leg = cache(_Ways(instance).between)
     depot = instance.places[0].id
     paths = []
     for trip in trips:
-        visits = [(instance.request_by_id.get(stop.request), stop) for stop in trip.stops]
-        places = [r.stop_place(is_pickup=stop.is_pickup) for r, stop in visits if r]
+        known = [visit for visit in visits(instance, trip) if visit.place is not None]
+        places = [instance.places[visit.place].id for visit in known if visit.place is not None]
         places = [depot, *places, *([] if trip.is_broken_off else [depot])]
-        paths.append([leg(a, b) for a, b in pairwise(places)])
+        paths.append(
+            TripPath(
+                legs=[leg(a, b) for a, b in pairwise(places)],
+                charges=[k for k, visit in enumerate(known) if isinstance(visit.event, Charge)],
+            )
+        )
     return paths
 
 
@@ -143,7 +173,7 @@ class _Ways:
         }
 
 
-def _draw_site(site: Site) -> FloorMap:
+def _draw_site(site: Site, chargers: Mapping[str, str]) -> FloorMap:
     points = list(site.points.values())
     scale = _Scale([p.x_m for p in points], [p.y_m for p in points], MIN_UNITS_PER_M)
     top_m = {
@@ -152,6 +182,7 @@ def _draw_site(site: Site) -> FloorMap:
     }
     xy = {p.id: scale.place(p.x_m, p.y_m, top_m[p.floor]) for p in points}
     landings = {lift.landing(f) for lift in site.elevators for f in lift.floors}
+    kinds = {p.id: "elevator" if p.id in landings else str(p.kind) for p in points}
     neighbours: dict[str, list[str]] = {p.id: [] for p in points}
     for c in site.corridors:
         neighbours[c.start].append(c.end)
@@ -166,10 +197,10 @@ def _draw_site(site: Site) -> FloorMap:
                 index=row,
                 x=xy[p.id][0],
                 y=xy[p.id][1],
-                kind="elevator" if p.id in landings else str(p.kind),
+                kind=kinds[p.id],
                 label=p.name,
                 side=_free_side(xy[p.id], [xy[q] for q in neighbours[p.id]]),
-                title=f"{p.name or p.id} ({'elevator' if p.id in landings else p.kind})",
+                title=_title(f"{p.name or p.id} ({kinds[p.id]})", chargers.get(p.id)),
             )
             for row, p in enumerate(points)
             if p.floor == floor.level
@@ -188,6 +219,10 @@ def _draw_site(site: Site) -> FloorMap:
     return FloorMap(floors=tuple(drawings), points=[[*xy[p.id], float(p.floor)] for p in points])
 
 
+def _title(name: str, station: str | None) -> str:
+    return name if station is None else f"{name}, {station}"
+
+
 def _line(corridor: Corridor, xy: dict[str, tuple[float, float]]) -> Line:
     (x1, y1), (x2, y2) = xy[corridor.start], xy[corridor.end]
     has_door = corridor.door_s > 0
@@ -203,7 +238,7 @@ def _free_side(here: tuple[float, float], around: list[tuple[float, float]]) -> 
     return "below" if goes_up else "above"
 
 
-def _draw_scatter(instance: Instance) -> FloorMap:
+def _draw_scatter(instance: Instance, chargers: Mapping[str, str]) -> FloorMap:
     places = instance.places
     scale = _Scale([p.x_m for p in places], [p.y_m for p in places], 0.0)
     ys = [p.y_m for p in places]
@@ -214,10 +249,10 @@ def _draw_scatter(instance: Instance) -> FloorMap:
             index=row,
             x=x,
             y=y,
-            kind="place" if row else "dock",
+            kind=("charger" if place.id in chargers else "place") if row else "dock",
             label=place.id if row and len(places) <= MAX_LABELS else "" if row else "Depot",
             side="above" if row else "below",
-            title=f"Place {place.id}" if row else f"Depot {place.id}",
+            title=_title(f"{'Place' if row else 'Depot'} {place.id}", chargers.get(place.id)),
         )
         for row, (place, (x, y)) in enumerate(zip(places, xy, strict=True))
     )

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wardwise.fleet.check.visits import depot_charges
+from wardwise.report.energy import EnergyKpis, energy_kpis
+from wardwise.report.service import ServiceKpis, service_kpis
+
 if TYPE_CHECKING:
     from wardwise.fleet.check import Report
     from wardwise.fleet.plan import Plan, Trip
@@ -41,6 +45,14 @@ class Kpis:
     cost: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class ElectricKpis(Kpis):
+    """Figures of a plan whose robots have batteries or which carries a certificate."""
+
+    energy: EnergyKpis | None
+    service: ServiceKpis | None
+
+
 def summarise(instance: Instance, plan: Plan, report: Report) -> Kpis:
     """Figures of `plan`; amounts and money come from the independent check.
 
@@ -48,6 +60,12 @@ def summarise(instance: Instance, plan: Plan, report: Report) -> Kpis:
     ----------
     report
         What `wardwise.fleet.check.check` says about the same instance and plan.
+
+    Returns
+    -------
+    Kpis
+        `ElectricKpis` where robots that are used have batteries, or the plan has a
+        certificate.
     """
     cost = report.cost
     stops = [stop for trip in plan.trips for stop in trip.stops]
@@ -57,7 +75,7 @@ def summarise(instance: Instance, plan: Plan, report: Report) -> Kpis:
     busy_s = sum(_busy_s(instance, trips) for trips in used.values())
     robots = [instance.robot_by_id[name] for name in used if name in instance.robot_by_id]
     shift_s = sum(robot.end_s - robot.start_s for robot in robots)
-    return Kpis(
+    kpis = Kpis(
         is_feasible=report.is_feasible,
         num_violations=len(report.violations),
         num_requests=len(instance.requests),
@@ -72,17 +90,27 @@ def summarise(instance: Instance, plan: Plan, report: Report) -> Kpis:
         trips_per_robot=len(plan.trips) / len(used) if used else 0.0,
         cost=cost.total,
     )
+    energy, service = energy_kpis(instance, plan, report), service_kpis(instance, plan)
+    if energy is None and service is None:
+        return kpis
+    return ElectricKpis(**vars(kpis), energy=energy, service=service)
 
 
 def _busy_s(instance: Instance, trips: tuple[Trip, ...]) -> float:
-    """Time of one robot outside the depot less its waits, plus reloading between trips.
+    """Time of one robot outside the depot less waits and charges, plus reloading between trips.
 
     After a trip that was broken off the robot is repaired, which is no work.
     """
     out_s = sum(trip.return_s - trip.depart_s for trip in trips)
     wait_s = sum(stop.start_s - stop.arrive_s for trip in trips for stop in trip.stops)
+    # Charges before a departure are made at the depot.
+    charge_s = sum(
+        charge.end_s - charge.arrive_s
+        for trip in trips
+        for charge in trip.charges[len(depot_charges(instance, trip)) :]
+    )
     num_reloads = sum(not trip.is_broken_off for trip in trips[:-1])
-    return out_s - wait_s + instance.reload_s * num_reloads
+    return out_s - wait_s - charge_s + instance.reload_s * num_reloads
 
 
 def _percent(part: float, whole: float, *, empty: float) -> float:

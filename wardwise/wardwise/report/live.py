@@ -12,8 +12,9 @@ from wardwise.report.feed import IMPROVED, RULES, VERDICTS, denials_of, feed_of
 from wardwise.report.floormap import timed_ways
 from wardwise.report.html import environment, table_facts
 from wardwise.report.pharmacy import build_pharmacy
+from wardwise.report.service import PRIORITIES
 from wardwise.report.timeline import legs_of, moments_of, stop_places
-from wardwise.report.view import PRIORITIES, build_view
+from wardwise.report.view import build_view
 
 if TYPE_CHECKING:
     import os

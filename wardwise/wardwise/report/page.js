@@ -33,13 +33,20 @@ function drawLines(trips) {
   }
 }
 
+/** Numbers of the legs of a trip that end at a charging station. */
+const charges = (trip) => trip.charges || [];
+
 /** Stops of one trip carry their order; of several trips, the number of visits. */
 function drawStops(trips) {
   const visits = new Map();
+  const charged = new Set();
   trips.forEach((trip) => trip.legs.slice(0, trip.isBrokenOff ? undefined : -1).forEach((leg, k) => {
     const point = leg[leg.length - 1];
-    visits.set(point, [...(visits.get(point) || []), k + 1]);
+    if (charges(trip).includes(k)) charged.add(point);
+    else visits.set(point, [...(visits.get(point) || []), k + 1 - charges(trip).filter((c) => c < k).length]);
   }));
+  all(".mark.charger").forEach((mark) =>
+    mark.classList.toggle("faded", state.robot !== "" && data.hasCharges && !charged.has(Number(mark.dataset.point))));
   all(".mark.ward, .mark.theatre, .mark.place").forEach((mark) =>
     mark.classList.toggle("faded", state.robot !== "" && !visits.has(Number(mark.dataset.point))));
   if (!state.robot) return;

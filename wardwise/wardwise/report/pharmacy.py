@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from wardwise.fleet.problem import Instance
     from wardwise.hospital import Brought, Delivery, Figures, HospitalDay
+    from wardwise.report.axis import Axis
     from wardwise.report.clock import Clock
-    from wardwise.report.view import Axis, Row
+    from wardwise.report.view import Row
 
 SHOWN = 0  # of the lived days
 

@@ -9,50 +9,24 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wardwise.report.axis import Axis
 from wardwise.report.floormap import FloorMap, draw_floors, trip_paths
-from wardwise.report.kpi import Kpis, summarise
+from wardwise.report.kpi import ElectricKpis, Kpis, summarise
+from wardwise.report.lanes import Drawing
+from wardwise.report.service import PRIORITIES
 
 if TYPE_CHECKING:
     from wardwise.fleet.check import Report
-    from wardwise.fleet.plan import Plan, Stop, Trip
+    from wardwise.fleet.plan import Plan, RequestRisk, Stop, Trip
     from wardwise.fleet.problem import Instance, Request
+    from wardwise.report.axis import Bar
     from wardwise.report.clock import Clock
+    from wardwise.report.energy import EnergyKpis
+    from wardwise.report.lanes import Lane
+    from wardwise.report.service import ServiceKpis
 
-PRIORITIES = {1: "stat", 2: "urgent", 3: "routine"}
 EPSILON_S = 1e-6
 NEVER_S = 1e12  # sorts what is not served behind all else
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """A stretch of a time axis; `label` is read out and shown on hover."""
-
-    kind: str
-    left: float
-    width: float
-    label: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A stop in the robot chart: the way there, the wait and the service, in one target."""
-
-    row: int
-    left: float
-    width: float
-    bars: tuple[Bar, ...]
-    label: str
-    is_late: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lane:
-    """One robot of the chart: its trips as frames, its stops, and everything else as bars."""
-
-    robot: str
-    frames: tuple[Bar, ...]
-    blocks: tuple[Block, ...]
-    bars: tuple[Bar, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,32 +50,13 @@ class Row:
     facts: tuple[tuple[str, str], ...]
 
 
-class Axis:
-    """Time from 0 to the last window or return within the shifts, in percent."""
-
-    def __init__(self, instance: Instance, plan: Plan) -> None:
-        last_s = max(
-            [0.0, *(t.return_s for t in plan.trips), *(r.due_s for r in instance.requests)]
-        )
-        self.end_s = max(1.0, min(last_s, max(robot.end_s for robot in instance.robots)))
-
-    def at(self, time_s: float) -> float:
-        """Where a moment stands, in percent."""
-        # Infeasible plans may hold any time, even none: the axis keeps them in sight.
-        inside_s = min(max(time_s, 0.0), self.end_s) if not math.isnan(time_s) else 0.0
-        return round(100 * inside_s / self.end_s, 3)
-
-    def bar(self, kind: str, start_s: float, end_s: float, label: str = "") -> Bar:
-        """A stretch from one moment to another."""
-        left = self.at(start_s)
-        return Bar(kind=kind, left=left, width=round(self.at(end_s) - left, 3), label=label)
-
-
 @dataclass(frozen=True, kw_only=True)
 class View:
     """The page's content."""
 
     kpis: Kpis
+    energy: EnergyKpis | None
+    service: ServiceKpis | None
     floor_map: FloorMap
     lanes: tuple[Lane, ...]
     unused: tuple[str, ...]
@@ -124,6 +79,7 @@ class _Visit:
     trip: int
     stop: Stop
     pickup: Stop | None
+    risk: RequestRisk | None
 
 
 def build_view(instance: Instance, plan: Plan, report: Report, clock: Clock) -> View:
@@ -134,39 +90,48 @@ def build_view(instance: Instance, plan: Plan, report: Report, clock: Clock) -> 
         _row(index, request, instance, plan, visits.get(request.id), axis, clock)
         for index, request in enumerate(instance.requests)
     )
-    number_of = {request.id: index for index, request in enumerate(instance.requests)}
     driven = plan.trips_by_robot()
     known = [robot.id for robot in instance.robots if robot.id in driven]
     by_robot = {robot: driven[robot] for robot in dict.fromkeys([*known, *driven])}
+    kpis = summarise(instance, plan, report)
+    drawing = Drawing(instance=instance, rows={row.id: row for row in rows}, axis=axis, clock=clock)
     return View(
-        kpis=summarise(instance, plan, report),
+        kpis=kpis,
+        energy=kpis.energy if isinstance(kpis, ElectricKpis) else None,
+        service=kpis.service if isinstance(kpis, ElectricKpis) else None,
         floor_map=draw_floors(instance),
-        lanes=tuple(
-            _lane(robot, trips, instance, rows, number_of, axis, clock)
-            for robot, trips in by_robot.items()
-        ),
+        lanes=tuple(drawing.lane(robot, trips) for robot, trips in by_robot.items()),
         unused=tuple(robot.id for robot in instance.robots if robot.id not in by_robot),
         rows=rows,
         axis=axis,
         ticks=tuple((axis.at(time_s), label) for time_s, label in clock.ticks(axis.end_s)),
         cost_parts=_cost_parts(report),
         has_breakdown=any(trip.is_broken_off for trip in plan.trips),
-        paths={
-            robot: [
-                {
-                    "legs": legs,
-                    "stops": [number_of.get(s.request, -1) for s in trip.stops],
-                    "isBrokenOff": trip.is_broken_off,
-                }
-                for trip, legs in zip(trips, trip_paths(instance, trips), strict=True)
-            ]
-            for robot, trips in by_robot.items()
-        },
+        paths=_paths(instance, by_robot),
     )
+
+
+def _paths(instance: Instance, by_robot: dict[str, tuple[Trip, ...]]) -> dict[str, Any]:
+    """What the map draws of each trip; `charges` are the legs that end at a station."""
+    number_of = {request.id: index for index, request in enumerate(instance.requests)}
+    return {
+        robot: [
+            {
+                "legs": path.legs,
+                "stops": [number_of.get(s.request, -1) for s in trip.stops],
+                "isBrokenOff": trip.is_broken_off,
+                **({"charges": path.charges} if path.charges else {}),
+            }
+            for trip, path in zip(trips, trip_paths(instance, trips), strict=True)
+        ]
+        for robot, trips in by_robot.items()
+    }
 
 
 def _visits(plan: Plan) -> dict[str, _Visit]:
     """Where the requests are served."""
+    risks = plan.certificate.requests if plan.certificate else ()
+    risk_of = {risk.request: risk for risk in risks}
     pickups: dict[str, Stop] = {}
     visits: dict[str, _Visit] = {}
     for robot, trips in plan.trips_by_robot().items():
@@ -175,8 +140,13 @@ def _visits(plan: Plan) -> dict[str, _Visit]:
                 if stop.is_pickup:
                     pickups[stop.request] = stop
                     continue
-                pickup = pickups.get(stop.request)
-                visits[stop.request] = _Visit(robot=robot, trip=number, stop=stop, pickup=pickup)
+                visits[stop.request] = _Visit(
+                    robot=robot,
+                    trip=number,
+                    stop=stop,
+                    pickup=pickups.get(stop.request),
+                    risk=risk_of.get(stop.request),
+                )
     return visits
 
 
@@ -258,6 +228,9 @@ def _visit_facts(request: Request, visit: _Visit, clock: Clock) -> list[tuple[st
     ]
     if start_s - request.due_s > EPSILON_S:
         facts.append(("Late", clock.span(start_s - request.due_s)))
+    if visit.risk:
+        share, upper = 100 * visit.risk.late_share, 100 * visit.risk.upper
+        facts.append(("Late on random days", f"{share:.2f} %, at most {upper:.2f} %"))
     return facts
 
 
@@ -276,74 +249,6 @@ def _way(instance: Instance, request: Request) -> str:
     """Where a request is served, of a transfer from where to where."""
     place = _place_name(instance, request.place)
     return f"{_place_name(instance, request.origin)} → {place}" if request.origin else place
-
-
-def _lane(
-    robot: str,
-    trips: tuple[Trip, ...],
-    instance: Instance,
-    rows: tuple[Row, ...],
-    number_of: dict[str, int],
-    axis: Axis,
-    clock: Clock,
-) -> Lane:
-    frames, bars, blocks = [], [], []
-    for number, trip in enumerate(trips, start=1):
-        span = f"{clock.moment(trip.depart_s)} to {clock.moment(trip.return_s)}"
-        label = f"Trip {number}, {span}" + (", broken off" if trip.is_broken_off else "")
-        frames.append(axis.bar("trip", trip.depart_s, trip.return_s, label))
-        if number > 1 and not trips[number - 2].is_broken_off:
-            # Drawn right after the return; the robot may then still wait to leave.
-            back_s = trips[number - 2].return_s
-            bars.append(axis.bar("reload", back_s, back_s + instance.reload_s, "Reload"))
-        left_s = trip.depart_s
-        for stop in trip.stops:
-            request = instance.request_by_id.get(stop.request)
-            if request is None:
-                continue
-            end_s = stop.start_s + request.service_s
-            if trip.is_broken_off:
-                end_s = min(end_s, trip.return_s)
-            row = rows[number_of[stop.request]]
-            blocks.append(_block(row, stop, left_s, end_s, axis, clock))
-            left_s = end_s
-        way = "Way until the breakdown" if trip.is_broken_off else "Way home"
-        bars.append(axis.bar("drive", left_s, trip.return_s, way))
-        if trip.is_broken_off:
-            label = f"Breaks down at {clock.moment(trip.return_s)}"
-            bars.append(axis.bar("breakdown", trip.return_s, trip.return_s, label))
-    return Lane(
-        robot=robot,
-        frames=tuple(frames),
-        blocks=tuple(blocks),
-        bars=tuple(bars),
-    )
-
-
-def _block(row: Row, stop: Stop, left_s: float, end_s: float, axis: Axis, clock: Clock) -> Block:
-    whole = axis.bar("stop", left_s, end_s)
-    is_late = row.status == "late" and not stop.is_pickup
-    service = "pickup" if stop.is_pickup else "service"
-
-    def part(kind: str, start_s: float, stop_s: float) -> Bar:
-        share = 100 / max(whole.width, 1e-6)
-        bar = axis.bar(kind, start_s, stop_s)
-        left, width = (bar.left - whole.left) * share, bar.width * share
-        return Bar(kind=kind, left=round(left, 1), width=round(width, 1))
-
-    return Block(
-        row=row.index,
-        left=whole.left,
-        width=whole.width,
-        bars=(
-            part("drive", left_s, stop.arrive_s),
-            part("wait", stop.arrive_s, stop.start_s),
-            part("late" if is_late else "service", stop.start_s, end_s),
-        ),
-        label=f"{row.id}, {row.place}, window {row.window}, "
-        f"{service} {clock.moment(stop.start_s)}, {row.status}",
-        is_late=is_late,
-    )
 
 
 def _cost_parts(report: Report) -> tuple[tuple[str, str, float, float], ...]:
