@@ -14,6 +14,7 @@ from wardwise.fleet.plan import Plan
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot
 from wardwise.fleet.randomness import Law, Randomness, Spread
 from wardwise.fleet.schedule import schedule
+from wardwise.fleet.simulate.plan_days import simulate_plan_days
 
 
 def line(law: Law = Law.NORMAL, cv: float = 0.2, num_wards: int = 4) -> Instance:
@@ -24,7 +25,7 @@ def line(law: Law = Law.NORMAL, cv: float = 0.2, num_wards: int = 4) -> Instance
         places=tuple(Place(id=f"p{i}") for i in range(num_wards)),
         requests=(
             Request(id="near", place="p1", due_s=130, service_s=50),
-            Request(id="far", place="p2", due_s=400, ready_s=260, service_s=50, priority=1),
+            Request(id="far", place="p2", due_s=300, ready_s=260, service_s=50, priority=1),
             Request(
                 id="goods", place="p3", kind=Kind.DELIVER, due_s=920, available_s=560, service_s=9
             ),
@@ -121,3 +122,16 @@ def test_costs_are_those_of_the_plan_but_for_late_and_waiting_time():
     assert expected_cost(flat, plan_of(flat)).lateness_cost == pytest.approx(outcome.lateness_s)
     with pytest.raises(ValueError, match="waiting_per_s"):
         expected_cost(random, plan, waiting_per_s=-1.0)
+
+
+def test_the_twin_finds_the_same_shares_with_other_luck():
+    """400 simulated days of a robot without queues: late shares within four deviations."""
+    instance = line(Law.GAMMA)
+    plan = plan_of(instance)
+    outcome = evaluate(instance, plan, num_scenarios=100_000)
+    days = simulate_plan_days(instance, plan, num_days=400, seed=3)
+    shares = {name: num_late / 1e5 for name, num_late in outcome.late.items()}
+    assert min(shares.values()) > 0.02
+    for name, share in shares.items():
+        error = 4 * np.sqrt(share * (1 - share) / 400)
+        assert days.late_by_request[name] == pytest.approx(share, abs=error)
