@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.table import Table
 
 from wardwise.cli.common import (
     AsJson,
@@ -18,27 +19,52 @@ from wardwise.cli.common import (
     StartHour,
     Task,
     TimeLimit,
+    interruptible,
     out,
     require_writable,
     search,
+    talk,
     tell,
 )
+from wardwise.cli.shortcomings import shortcomings
+from wardwise.cli.terms import CONFIDENCE, method_for, with_terms
+from wardwise.fleet.chance import certify
 from wardwise.fleet.check import check
+from wardwise.fleet.energy import Recharge  # noqa: TC001, typer reads the types
+from wardwise.fleet.randomness import Scope  # noqa: TC001, typer reads the types
 from wardwise.fleet.solvers import METHODS, Objective
 from wardwise.generate import generate_hospital
 from wardwise.io import json_schema, read_instance, read_plan, write_json, write_plan
-from wardwise.report import write_report
+from wardwise.report import ElectricKpis, summarise, write_report
+
+if TYPE_CHECKING:
+    from wardwise.fleet.check import Report
+    from wardwise.fleet.plan import Plan
+    from wardwise.fleet.problem import Instance
 
 
 def plan(
     file: InputFile,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "ruin",
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(METHODS)}; none: vns where it is needed, else ruin."),
+    ] = None,
     objective: Annotated[
         Objective, typer.Option(help="What counts first.")
     ] = Objective.HIERARCHICAL,
     time_limit: TimeLimit = 10.0,
     max_iterations: MaxIterations = None,
     seed: Seed = 0,
+    recharge: Annotated[
+        Recharge | None, typer.Option(help="Whether each charge fills the battery; none: as FILE.")
+    ] = None,
+    promise: Annotated[
+        str | None,
+        typer.Option(help="Percent on time, as in 95 or stat=99,urgent=95; none: as FILE."),
+    ] = None,
+    scope: Annotated[
+        Scope | None, typer.Option(help="What the promise is for, one by one; none: as FILE.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Plan to write; none: FILE's name with .plan.json, here.")
     ] = None,
@@ -47,20 +73,93 @@ def plan(
     as_json: AsJson = False,
 ) -> int:
     """Plan the day of FILE, check the plan independently, and write it."""
-    if method not in METHODS:
+    if method is not None and method not in METHODS:
         raise ValueError(f"--method: expected one of {', '.join(METHODS)}, got {method!r}")
     target = output or Path(f"{file.stem}.plan.json")
     for path in (target, report):
         require_writable(path)
-    instance = read_instance(file)
-    task = Task(method, objective, time_limit, max_iterations, seed)
+    instance = with_terms(read_instance(file), recharge=recharge, promise=promise, scope=scope)
+    task = Task(method or method_for(instance), objective, time_limit, max_iterations, seed)
     found = search(instance, task)
+    if instance.promise is not None:
+        found = _certified(instance, found, seed)
     verdict = check(instance, found)
     write_plan(found, target)
     if report:
         write_report(instance, found, verdict, report, start_h=start_h)
     written = {"plan": str(target), **({"report": str(report)} if report else {})}
-    return tell(instance, found, verdict, as_json=as_json, written=written)
+    code = _tell_all(instance, found, verdict, as_json=as_json, written=written)
+    return _tell_shortcomings(instance, found, objective) or code
+
+
+def _tell_shortcomings(instance: Instance, found: Plan, objective: Objective) -> int:
+    """Print what a plan with batteries or a promise does not serve or keep; 1 if anything."""
+    if not instance.batteries and instance.promise is None:
+        return 0
+    if found.denied:
+        talk.print("looking for what stands in the way of requests that are denied …")
+    missing = shortcomings(instance, found, is_denial_a_choice=objective is Objective.COST)
+    if missing:
+        talk.print(f"infeasible: {missing}")
+    return int(bool(missing))
+
+
+def _certified(instance: Instance, found: Plan, seed: int) -> Plan:
+    """Certify a plan; Ctrl-C leaves it as it is."""
+    talk.print("certifying the plan on random days, Ctrl-C leaves it uncertified")
+    try:
+        with interruptible("stopped: the plan is not certified"):
+            return certify(instance, found, seed=seed, confidence=CONFIDENCE, jobs=None)
+    except KeyboardInterrupt:
+        return found
+
+
+def _tell_all(
+    instance: Instance, found: Plan, verdict: Report, *, as_json: bool, written: dict[str, str]
+) -> int:
+    """Print what `tell` does, then energy and certified service levels; JSON has them anyhow."""
+    kpis = summarise(instance, found, verdict)
+    if as_json or not isinstance(kpis, ElectricKpis):
+        return tell(instance, found, verdict, as_json=as_json, written=written)
+    code = tell(instance, found, verdict, as_json=False, written={})
+    out.print(_electric_figures(instance, kpis))
+    for name, path in written.items():
+        print(f"{name}: {path}")
+    return code
+
+
+def _electric_figures(instance: Instance, kpis: ElectricKpis) -> Table:
+    """Table of energy and certified service levels."""
+    table = Table(show_header=False)
+    unit = " Wh" if instance.site else ""
+    if kpis.energy:
+        energy = kpis.energy
+        table.add_row("energy used", f"{energy.energy_wh:,.1f}{unit}")
+        charged = f"{energy.charged_wh:,.1f}{unit} in {energy.num_charges} charge"
+        charged += "" if energy.num_charges == 1 else "s"
+        table.add_row("energy charged", charged)
+        lowest = f"{energy.lowest_pct:.1f} % of its battery, robot {energy.lowest_robot}"
+        table.add_row("lowest level", lowest)
+    if kpis.service:
+        service = kpis.service
+        table.add_row("largest late share", _share(service.largest, service.upper))
+        for level in service.classes:
+            text = f"{_share(level.largest, level.upper)}, promised {100 * level.promised:g} %"
+            table.add_row(f"{level.priority} late", text)
+        text = _share(service.return_largest, service.return_upper)
+        table.add_row("robots back late", f"{text}, promised {100 * service.return_promised:g} %")
+        late_s = service.expected_lateness_s
+        late = f"{late_s / 60:,.1f} min" if instance.site else f"{late_s:,.1f}"
+        table.add_row("expected lateness", f"{late} in all")
+        verdict_text = "kept" if service.holds else "not kept"
+        days = f"{service.num_scenarios:,} random days, {100 * service.confidence:g} % confidence"
+        table.add_row(f"promise by {service.scope}", f"{verdict_text} ({days})")
+    return table
+
+
+def _share(share: float, upper: float) -> str:
+    """Share of the random days, and its bound."""
+    return f"{100 * share:.2f} %, at most {100 * upper:.2f} %"
 
 
 def check_command(
@@ -70,7 +169,8 @@ def check_command(
 ) -> int:
     """Check PLAN against FILE with a checker that shares no code with the solvers."""
     instance, found = read_instance(file), read_plan(plan_file)
-    return tell(instance, found, check(instance, found), as_json=as_json, written={})
+    verdict = check(instance, found)
+    return _tell_all(instance, found, verdict, as_json=as_json, written={})
 
 
 def generate(
