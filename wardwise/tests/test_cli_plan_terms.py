@@ -14,8 +14,8 @@ from wardwise.cli.shortcomings import obstacle, shortcomings
 from wardwise.cli.terms import method_for, with_terms
 from wardwise.fleet.chance import certify
 from wardwise.fleet.check import check
-from wardwise.fleet.energy import Recharge
-from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot
+from wardwise.fleet.energy import Battery, ChargeCurve, Recharge
+from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot, Station
 from wardwise.fleet.randomness import Promise, Scope
 from wardwise.fleet.schedule import schedule
 from wardwise.fleet.solvers import solve
@@ -39,6 +39,25 @@ TINY = Instance(
     travel_s=[[0, 100], [100, 0]],  # type: ignore[arg-type]
     distance_m=[[0, 100], [100, 0]],  # type: ignore[arg-type]
 )
+
+# Station 10 s from the depot, ward 10 s behind it: 40 Wh there and back, and 30 in a battery,
+# so that each robot stands at the station for 10 s. Before the ward both together may spend 5 s
+# there, behind it they come at 30 at the earliest and must leave by 41: one slot is too few.
+ONE_SLOT = Instance(
+    name="one-slot",
+    places=(Place(id="depot"), Place(id="corner"), Place(id="ward")),
+    requests=tuple(Request(id=f"q{k}", place="ward", load=1, due_s=25) for k in (1, 2)),
+    robots=tuple(
+        Robot(
+            id=f"R{k}", capacity=1, end_s=51, max_trips=1,
+            battery=Battery(capacity_wh=30.0, wh_per_m=1.0),
+        )
+        for k in (1, 2)
+    ),
+    stations=(Station(id="S", place="corner", charge=ChargeCurve.linear(30.0, 1.0)),),
+    travel_s=[[0, 10, 20], [10, 0, 10], [20, 10, 0]],  # type: ignore[arg-type]
+    distance_m=[[0, 10, 20], [10, 0, 10], [20, 10, 0]],  # type: ignore[arg-type]
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +142,23 @@ def test_a_promise_for_whole_trips(run, tmp_path: Path, hospital: Instance):
     assert answer["service"]["scope"] == "trip"
     assert {level["promised"] for level in answer["service"]["classes"]} == {0.2}
     assert done.code == (0 if answer["service"]["holds"] and not answer["denied"] else 1)
+
+
+def test_want_of_free_slots_ends_with_one(run, tmp_path: Path):
+    """Two robots cannot both be charged at the only slot: a line says so, nothing is written."""
+    write_json(ONE_SLOT, tmp_path / "one.json")
+    done = run("plan", "one.json", "--time-limit", "60", "--max-iterations", "20")
+    assert done.code == 1
+    assert done.out == ""
+    (line,) = (line for line in done.err.splitlines() if line.startswith("infeasible: "))
+    assert line.startswith("infeasible: slots: robot '")
+    assert "request 'q" in line
+    assert not (tmp_path / "one.plan.json").exists()
+    write_json(
+        replace(ONE_SLOT, stations=(replace(ONE_SLOT.stations[0], num_slots=2),)),
+        tmp_path / "two.json",
+    )
+    assert run("plan", "two.json", "--time-limit", "60", "--max-iterations", "20").code == 0
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,10 @@ def plan(
         require_writable(path)
     instance = with_terms(read_instance(file), recharge=recharge, promise=promise, scope=scope)
     task = Task(method or method_for(instance), objective, time_limit, max_iterations, seed)
-    found = search(instance, task)
+    searched = _searched(instance, task)
+    if searched is None:
+        return 1
+    found = searched
     if instance.promise is not None:
         found = _certified(instance, found, seed)
     verdict = check(instance, found)
@@ -102,6 +105,18 @@ def _tell_shortcomings(instance: Instance, found: Plan, objective: Objective) ->
     if missing:
         talk.print(f"infeasible: {missing}")
     return int(bool(missing))
+
+
+def _searched(instance: Instance, task: Task) -> Plan | None:
+    """Search, or say which robot finds no free slot of a station in time."""
+    try:
+        return search(instance, task)
+    except ValueError as problem:
+        # `vns` leaves slots to the timing of its routes, whose refusals begin with the robot.
+        if task.method != "vns" or not f"{problem}".startswith("robot "):
+            raise
+        talk.print(f"infeasible: slots: {problem}")
+        return None
 
 
 def _certified(instance: Instance, found: Plan, seed: int) -> Plan:
