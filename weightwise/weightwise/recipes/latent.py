@@ -4,10 +4,10 @@ Command   weightwise train clla
           weightwise train clla-moe
 
 Pairs of layers share one latent and one rotary key for each token, which are kept in codes of four
-bits ("Lossless KV Cache Compression to 2%", arXiv 2410.15252). Codes are asymmetric: at the bytes
-that symmetric ones need in groups of half the width, they lose less. The last tenth of the training
-sees what the cache will give back, so the trained model needs no further step. The paper's sizes
-are not known; these are shapes for a CPU.
+bits ("Lossless KV Cache Compression to 2%", arXiv 2410.15252). Codes are asymmetric: those of
+latents take the bytes of symmetric ones in groups of half the width, and lose less. The last tenth
+of the training sees what the cache will give back, so the trained model needs no further step. The
+paper's sizes are not known; these are shapes for a CPU.
 """
 
 from __future__ import annotations

@@ -233,31 +233,38 @@ class _Trial:
         """The conversion that loses the least, its loss, and what all layouts came to."""
         best: tuple[ConvertedModel, float] | None = None
         tried = []
-        old, num_batches = self._model.config, len(self._batches)
+        num_layers, num_batches = self._model.config.num_layers, len(self._batches)
         for layout, _ in layouts:
-            check_layout(old, layout)
-        layouts, passes = list(layouts), 0
-        if is_open and any(
-            1 < len(one.sizes(old.num_layers)) < old.num_layers for one, _ in layouts
-        ):
-            passes = 1
-            batches = _told(self._batches, 0, (len(layouts) + 1) * num_batches, on_batch)
-            error_LL = sharing_errors(self._model, batches)
-            more = [(unequal(layout, error_LL), rope_theta) for layout, rope_theta in layouts]
-            layouts += [one for one in dict.fromkeys(more) if one not in layouts]
-        total = (len(layouts) + passes) * num_batches
-        for number, (layout, rope_theta) in enumerate(layouts, passes):
+            check_layout(self._model.config, layout)
+        is_open = is_open and any(1 < len(one.sizes(num_layers)) < num_layers for one, _ in layouts)
+        if is_open:
+            layouts = self._with_unequal(layouts, on_batch)
+        # Measuring takes as long as a trial.
+        total = (len(layouts) + is_open) * num_batches
+        for number, (layout, rope_theta) in enumerate(layouts, int(is_open)):
             batches = _told(self._batches, number * num_batches, total, on_batch)
             found = convert_to_latent(
                 self._model, layout, batches, self._token_BT, rope_theta=rope_theta
             )
             loss = self.loss(found.model)
-            sizes = layout.sizes(old.num_layers)
+            sizes = layout.sizes(num_layers)
             tried.append((sizes, cache_bytes_per_token(found.model.config), loss))
             if best is None or loss < best[1]:
                 best = found, loss
         assert best is not None
         return *best, tried
+
+    def _with_unequal(
+        self,
+        layouts: Sequence[tuple[LatentConfig, float | None]],
+        on_batch: Callable[[int, int], None] | None,
+    ) -> list[tuple[LatentConfig, float | None]]:
+        """The layouts, and beside them those with groups of the best sizes."""
+        num_batches = len(self._batches)
+        batches = _told(self._batches, 0, (len(layouts) + 1) * num_batches, on_batch)
+        error_LL = sharing_errors(self._model, batches)
+        more = [(unequal(layout, error_LL), rope_theta) for layout, rope_theta in layouts]
+        return [*layouts, *(one for one in dict.fromkeys(more) if one not in layouts)]
 
     @torch.no_grad()
     def loss(self, model: LanguageModel) -> float:
