@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from wardwise.highs import quiet_highs
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from wardwise.pharmacy.chain import Ints, Packed
     from wardwise.pharmacy.costs import Costs
@@ -164,15 +164,7 @@ def build(costs: Costs, packed: Packed, standing: Sequence[int] | None = None) -
 
 def _run_highs(program: Program, time_limit: float) -> tuple[set[int], bool]:
     """Columns at 1, and whether that is proven best."""
-    import highspy
-
-    with _stdout_on_stderr():  # it greets when it is made, whatever its options
-        solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
-    for name, value in (
-        ("output_flag", False), ("threads", 1), ("time_limit", float(time_limit)),
-        ("mip_rel_gap", 1e-9), ("mip_abs_gap", 1e-7), ("random_seed", 0),
-    ):  # fmt: skip
-        solver.setOptionValue(name, value)
+    highspy, solver = quiet_highs(time_limit)
     num = len(program.cost_s)
     model = highspy.HighsLp()
     model.num_col_, model.num_row_ = num, len(program.used)
@@ -200,18 +192,6 @@ def _run_highs(program: Program, time_limit: float) -> tuple[set[int], bool]:
     values = np.array(solver.getSolution().col_value)
     is_optimal = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
     return set(np.flatnonzero(values > 0.5).tolist()), is_optimal
-
-
-@contextmanager
-def _stdout_on_stderr() -> Iterator[None]:
-    """Standard output is for results: what libraries write there goes to standard error."""
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _run_cp_sat(program: Program, time_limit: float) -> tuple[set[int], bool]:

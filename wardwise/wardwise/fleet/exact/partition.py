@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from wardwise.fleet.exact.highs import quiet_highs
+from wardwise.highs import quiet_highs
 
 if TYPE_CHECKING:
     from wardwise.fleet.charging.network import Floats, Ints

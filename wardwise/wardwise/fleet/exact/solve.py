@@ -11,6 +11,7 @@ optima or raises. `solve_exact` tells more.
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,6 @@ from wardwise.fleet.charging import Charged, charge_trips
 from wardwise.fleet.charging.network import chargers, network
 from wardwise.fleet.charging.trace import steps
 from wardwise.fleet.check import check
-from wardwise.fleet.exact.highs import require_highs
 from wardwise.fleet.exact.partition import Ways, fewest_then_shortest
 from wardwise.fleet.exact.ways import all_ways, least_metres
 from wardwise.fleet.plan import ChargeVisit
@@ -110,7 +110,8 @@ def solve_exact(instance: Instance, *, time_limit: float = 60.0, eliminates: boo
         promises), naming both; when no plan serves all requests, naming those and the
         constraint; when HiGHS (extra ``exact``) is missing.
     """
-    require_highs()
+    if importlib.util.find_spec("highspy") is None:
+        raise ValueError("method: 'exact' needs: pip install 'wardwise[exact]'")
     _require_small(instance)
     legs = direct_legs(instance) if eliminates else None
     kinds = [_label(instance, robots, legs) for robots in _alike(instance)]
@@ -153,10 +154,9 @@ def _require_small(instance: Instance) -> None:
 
 def _alike(instance: Instance) -> list[list[Robot]]:
     """Robots by what they can do."""
-    kinds: dict[tuple[object, ...], list[Robot]] = {}
+    kinds: dict[Robot, list[Robot]] = {}
     for robot in instance.robots:
-        key = (robot.capacity, robot.start_s, robot.end_s, robot.max_trips, robot.battery)
-        kinds.setdefault(key, []).append(robot)
+        kinds.setdefault(robot.kind, []).append(robot)
     return list(kinds.values())
 
 

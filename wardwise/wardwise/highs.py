@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,14 +10,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def require_highs() -> None:
-    """Refuse to start where HiGHS is not installed."""
-    if importlib.util.find_spec("highspy") is None:
-        raise ValueError("method: 'exact' needs: pip install 'wardwise[exact]'")
-
-
 def quiet_highs(time_limit: float) -> tuple[Any, Any]:
-    """Load HiGHS; returns the module and a solver that proves its optima."""
+    """Load HiGHS, which must be installed.
+
+    Parameters
+    ----------
+    time_limit
+        Seconds.
+
+    Returns
+    -------
+    The module, and a solver that proves its optima.
+    """
     import highspy
 
     with _stdout_on_stderr():  # it greets when it is made, whatever its options
