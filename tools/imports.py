@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # Lowest first; parts in one layer do not import each other.
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "wardwise": (
-        ("errors",),
-        ("journal", "site", "fleet.loss", "fleet.require", "fleet.randomness"),
+        ("errors", "highs"),
+        ("journal", "site", "fleet.loss", "fleet.require", "fleet.randomness", "fleet.compiled"),
         ("pharmacy", "fleet.energy"),
         ("fleet.problem", "fleet.plan"),
         ("fleet.check", "fleet.schedule", "io", "flows"),

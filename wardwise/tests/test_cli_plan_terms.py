@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from wardwise.cli.shortcomings import obstacle, shortcomings
-from wardwise.cli.terms import method_for, with_terms
+from wardwise.cli.terms import with_terms
 from wardwise.fleet.chance import certify
 from wardwise.fleet.check import check
 from wardwise.fleet.energy import Battery, ChargeCurve, Recharge
 from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot, Station
 from wardwise.fleet.randomness import Promise, Scope
 from wardwise.fleet.schedule import schedule
-from wardwise.fleet.solvers import solve
+from wardwise.fleet.solvers import default_method, solve
 from wardwise.generate import generate_hospital
 from wardwise.io import read_instance, read_plan, write_json
 
@@ -231,7 +231,7 @@ def _late_goods() -> Instance:
 def test_method_is_the_one_that_serves(change: Any, method: str, hospital: Instance):
     """`ruin` unless it refuses the instance."""
     instance = change(hospital)
-    assert method_for(instance) == method
+    assert default_method(instance) == method
     if method == "vns":
         with pytest.raises(ValueError, match="--method vns"):
             solve(instance, method="ruin")

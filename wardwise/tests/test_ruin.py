@@ -20,7 +20,8 @@ from wardwise.fleet.search.insertion import plan_weights
 from wardwise.fleet.search.neighbours import closeness, nearest, proximity
 from wardwise.fleet.search.packed import Objective, Packed, is_request, pack
 from wardwise.fleet.search.ruin import make_work
-from wardwise.fleet.search.ruin_kernels import Strings, Work, anneal, keep
+from wardwise.fleet.search.ruin_kernels import Strings, Work, anneal
+from wardwise.fleet.search.undo import keep
 from wardwise.fleet.solvers import solve
 from wardwise.generate import generate_hospital
 from wardwise.io import read_instance

@@ -11,11 +11,12 @@ from wardwise.fleet.check import check
 from wardwise.fleet.energy import Battery, ChargeCurve
 from wardwise.fleet.problem import Instance, Place, Request, Robot, Station
 from wardwise.fleet.search.packed import Objective
+from wardwise.fleet.search.undo import touch
 from wardwise.fleet.vns.labels import Routes, empty_routes, refresh
 from wardwise.fleet.vns.local import descend, exchange, joins
 from wardwise.fleet.vns.model import Model, model
 from wardwise.fleet.vns.solve import vns
-from wardwise.fleet.vns.undo import make_work, take_back, touch
+from wardwise.fleet.vns.undo import make_work, take_back
 
 
 def electric(seed: int, num_requests: int = 10) -> Instance:

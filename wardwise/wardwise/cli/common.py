@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,8 @@ out = Console(highlight=False, soft_wrap=True, markup=False)
 talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 InputFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="Instance: JSON, Solomon, VRPLIB, Lackner CSV.")
+    Path,
+    typer.Argument(metavar="FILE", help="JSON, Solomon, E-VRPTW, VRPLIB or Lackner CSV."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine output alone on stdout.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
@@ -111,16 +113,16 @@ def live(line: RenderableType) -> Iterator[None]:
         yield
 
 
-def compile_first(also: Callable[[], object] = lambda: None) -> None:
-    """Compile the kernels of the search, and others, saying so."""
+def compile_first(*warm_ups: Callable[[], object]) -> None:
+    """Compile kernels, saying so."""
     talk.print("compiling, or loading what was compiled before …")
-    warm_up()
-    also()
+    for warm_up_one in warm_ups:
+        warm_up_one()
 
 
 def search(instance: Instance, task: Task) -> Plan:
     """Search with a progress line; Ctrl-C ends the search, not the command."""
-    compile_first(lambda: warm_up(task.method))
+    compile_first(partial(warm_up, task.method))
     talk.print(f"planning {instance.name} with {task.method}, Ctrl-C keeps the best plan so far")
     line = ProgressLine(task.time_limit)
     with live(line):

@@ -34,7 +34,9 @@ from wardwise.dynamism import degree_of_dynamism, make_dynamic
 from wardwise.fleet.check import check
 from wardwise.fleet.dispatch import Journal, Policy, Record, Status, warm_up
 from wardwise.fleet.replay import Reoptimisation, Replay, known_part, replay_day
+from wardwise.fleet.sizing.result import CLASSES
 from wardwise.fleet.solvers import METHODS, Objective
+from wardwise.fleet.solvers import warm_up as warm_up_ruin
 from wardwise.generate import generate_hospital
 from wardwise.hospital import (
     dispense,
@@ -122,7 +124,7 @@ def dispatch(
     task = Task(method, Objective.COST, time_limit, max_iterations, seed)
     first_plan = read_plan(plan_file) if plan_file else search(known_part(instance), task)
     settings = Reoptimisation(seconds=reoptimise, max_iterations=10**9, stability=stability)
-    compile_first(warm_up)
+    compile_first(warm_up_ruin, warm_up)
     talk.print(f"dispatching {instance.name}, Ctrl-C keeps the day so far")
     line = DayLine()
     with live(line):
@@ -200,7 +202,7 @@ def demo(
     files["journal"].unlink(missing_ok=True)
     task = Task(DEMO_METHOD, Objective.COST, time_limit, None, seed)
     first_plan = search(known, task)
-    compile_first(warm_up)
+    compile_first(warm_up_ruin, warm_up)
     line = DayLine()
     with live(line):
         day = replay_day(
@@ -324,5 +326,5 @@ def _tell(day: Replay, *, as_json: bool, written: dict[str, str]) -> int:
 
 def _by_class(denied: tuple[int, ...], revealed: tuple[int, ...]) -> str:
     """Denials of each class, of how many."""
-    parts = zip(("stat", "urgent", "routine"), denied, revealed, strict=True)
+    parts = zip(CLASSES, denied, revealed, strict=True)
     return ", ".join(f"{few} of {many} {name}" for name, few, many in parts)

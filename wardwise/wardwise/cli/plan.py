@@ -27,12 +27,13 @@ from wardwise.cli.common import (
     tell,
 )
 from wardwise.cli.shortcomings import shortcomings
-from wardwise.cli.terms import CONFIDENCE, method_for, with_terms
+from wardwise.cli.terms import CONFIDENCE, with_terms
 from wardwise.fleet.chance import certify
 from wardwise.fleet.check import check
 from wardwise.fleet.energy import Recharge  # noqa: TC001, typer reads the types
 from wardwise.fleet.randomness import Scope  # noqa: TC001, typer reads the types
-from wardwise.fleet.solvers import METHODS, Objective
+from wardwise.fleet.schedule import ScheduleError
+from wardwise.fleet.solvers import METHODS, Objective, default_method
 from wardwise.generate import generate_hospital
 from wardwise.io import json_schema, read_instance, read_plan, write_json, write_plan
 from wardwise.report import ElectricKpis, summarise, write_report
@@ -79,7 +80,7 @@ def plan(
     for path in (target, report):
         require_writable(path)
     instance = with_terms(read_instance(file), recharge=recharge, promise=promise, scope=scope)
-    task = Task(method or method_for(instance), objective, time_limit, max_iterations, seed)
+    task = Task(method or default_method(instance), objective, time_limit, max_iterations, seed)
     searched = _searched(instance, task)
     if searched is None:
         return 1
@@ -111,10 +112,7 @@ def _searched(instance: Instance, task: Task) -> Plan | None:
     """Search, or say which robot finds no free slot of a station in time."""
     try:
         return search(instance, task)
-    except ValueError as problem:
-        # `vns` leaves slots to the timing of its routes, whose refusals begin with the robot.
-        if task.method != "vns" or not f"{problem}".startswith("robot "):
-            raise
+    except ScheduleError as problem:
         talk.print(f"infeasible: slots: {problem}")
         return None
 

@@ -65,8 +65,7 @@ def obstacle(instance: Instance, request: str) -> str:
 
 def _kinds(robots: Iterable[Robot]) -> list[Robot]:
     """One robot of each kind."""
-    kinds = {(r.capacity, r.start_s, r.end_s, r.max_trips, r.battery): r for r in robots}
-    return list(kinds.values())
+    return list({robot.kind: robot for robot in robots}.values())
 
 
 def _broken(instance: Instance, plan: Plan) -> list[str]:

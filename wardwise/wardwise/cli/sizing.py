@@ -24,7 +24,9 @@ from wardwise.cli.common import (
     talk,
 )
 from wardwise.fleet.sizing import days_of, size
+from wardwise.fleet.sizing.result import CLASSES
 from wardwise.fleet.sizing.size import PROTECTION, SPARES
+from wardwise.fleet.solvers import warm_up
 from wardwise.io import read_instance
 from wardwise.report.sizing import write_sizing_report
 
@@ -46,7 +48,6 @@ Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; none: one a co
 RayAddress = Annotated[str | None, typer.Option("--ray", help="Ray cluster, or local.")]
 SPARES_TEXT = ",".join(map(str, SPARES))
 PROTECTION_TEXT = ",".join(f"{urgent}:{routine}" for urgent, routine in PROTECTION)
-CLASSES = {"stat": 1, "urgent": 2, "routine": 3}
 
 
 def size_command(
@@ -68,7 +69,7 @@ def size_command(
     levels = [_pair(word) for word in protection.split(",")]
     limits = _limits(max_denial)
     instance = read_instance(file)
-    compile_first()
+    compile_first(warm_up)
     source = days_of(instance, degree=None if degree is None else degree / 100, seed=seed)
     columns = (
         TextColumn("simulating days"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -144,5 +145,5 @@ def _limits(text: str | None) -> dict[int, float]:
             raise ValueError(
                 f"--max-denial: expected per cents as in stat=1,urgent=5, got {word!r}"
             )
-        limits[CLASSES[name.strip()]] = float(percent) / 100
+        limits[1 + CLASSES.index(name.strip())] = float(percent) / 100
     return limits

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from wardwise.fleet.chance.certify import least_scenarios
 from wardwise.fleet.randomness import MOST_SHARE, Promise, Scope
+from wardwise.fleet.sizing.result import CLASSES
 
 if TYPE_CHECKING:
     from wardwise.fleet.energy import Recharge
     from wardwise.fleet.problem import Instance
 
-CLASSES = ("stat", "urgent", "routine")
 CONFIDENCE = 0.99
 # Shares are given in percent, with more digits than anybody promises.
 DIGITS = 12
@@ -46,13 +46,6 @@ def with_terms(
     if given is not None:
         least_scenarios(given, CONFIDENCE)
     return replace(instance, promise=given)
-
-
-def method_for(instance: Instance) -> str:
-    """Method that `solve` chooses: batteries, goods that come later and promises need ``vns``."""
-    has_late_goods = any(request.available_s > 0 for request in instance.requests)
-    needs_vns = instance.batteries or has_late_goods or instance.promise is not None
-    return "vns" if needs_vns else "ruin"
 
 
 def _late_shares(text: str, before: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -22,7 +22,6 @@ from wardwise.cli.common import (
     protection_of,
 )
 from wardwise.cli.twin_plan import (
-    CLASSES,
     carry_out_days,
     day_bar,
     interval_text,
@@ -30,6 +29,8 @@ from wardwise.cli.twin_plan import (
 )
 from wardwise.fleet.dispatch import Policy, warm_up
 from wardwise.fleet.simulate import Disturbances, Law, simulate_days
+from wardwise.fleet.sizing.result import CLASSES
+from wardwise.fleet.solvers import warm_up as warm_up_ruin
 from wardwise.io import read_instance, read_plan
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def simulate_command(
         repair_s=60 * repair_min,
         cancels_per_s=-math.log1p(-min(cancelled, 99.9) / 100) / HOUR_S,
     )
-    compile_first(warm_up)
+    compile_first(warm_up_ruin, warm_up)
     with day_bar(days) as on_progress:
         found = simulate_days(
             instance, num_days=days, policy=policy, disturbances=disturbances, seed=seed, jobs=jobs,

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from wardwise.cli.common import interruptible, out, talk
 from wardwise.fleet.simulate import Law, simulate_plan_days
+from wardwise.fleet.sizing.result import CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from wardwise.fleet.simulate import LateShare, PlanDays
     from wardwise.fleet.sizing import Interval
 
-CLASSES = ("stat", "urgent", "routine")
 # Options of other luck than that of the instance, and their defaults.
 ONLY_WITHOUT_PLAN = {
     "--law": Law.GAMMA,

@@ -12,7 +12,7 @@ trust it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
@@ -165,6 +165,11 @@ class Robot:
         if self.max_trips is not None and self.max_trips < 1:
             raise ValueError(f"{name}: max_trips: expected at least 1, got {self.max_trips}")
 
+    @property
+    def kind(self) -> Robot:
+        """The same robot without a name of its own: robots that can do the same have one kind."""
+        return replace(self, id="any")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Station:
@@ -260,13 +265,8 @@ class Instance:
         if not self.robots:
             raise ValueError("robots: expected at least one, got none")
         require_non_negative("instance", reload_s=self.reload_s)
-        for what, ids in (
-            ("place", (p.id for p in self.places)),
-            ("request", (r.id for r in self.requests)),
-            ("robot", (r.id for r in self.robots)),
-            ("station", (s.id for s in self.stations)),
-        ):
-            require_unique(what, ids)
+        for what in ("place", "request", "robot", "station"):
+            require_unique(what, (one.id for one in getattr(self, f"{what}s")))
         for name in ("travel_s", "distance_m", "travel_var_s2"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, self._frozen_matrix(name))

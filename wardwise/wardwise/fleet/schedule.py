@@ -47,6 +47,10 @@ ENERGY_TOLERANCE = 5e-8
 DEPOT = 0
 
 
+class ScheduleError(ValueError):
+    """Known visits that cannot be driven: a window, a shift or a battery is in the way."""
+
+
 def schedule(
     instance: Instance,
     routes: Mapping[str, Sequence[Sequence[str | ChargeVisit]]],
@@ -73,11 +77,12 @@ def schedule(
 
     Raises
     ------
+    ScheduleError
+        Naming robot and request or station, when a window closes before the robot comes,
+        its battery falls below the reserve, or its shift ends before it is back.
     ValueError
-        Naming robot and request or station, when an id is unknown, a transfer has not
-        its two stops, a load does not fit, a window closes before the robot comes, its
-        battery falls below the reserve or is charged in a way that it or the station
-        does not allow, or its shift ends before it is back.
+        The same, when an id is unknown, a transfer has not its two stops, a load does not
+        fit, or a battery is charged in a way that it or the station does not allow.
     """
     slots = _Slots()
     drives = [
@@ -205,7 +210,7 @@ class _RobotDrive:
         start_s = max(arrive_s, request.earliest_s)
         who = f"robot {self._robot.id!r}: request {request.id!r}"
         if not (is_pickup or start_s <= request.latest_s + TOLERANCE_S):
-            raise ValueError(
+            raise ScheduleError(
                 f"{who}: service: expected to start by {request.latest_s:g}, got {start_s:g}"
             )
         self._spend(who, leg_m, start_s)
@@ -259,7 +264,7 @@ class _RobotDrive:
         who = f"robot {robot.id!r}: request {last!r}: return"
         return_s = leave_s + float(self._instance.travel_s[here, DEPOT])
         if not return_s <= robot.end_s + TOLERANCE_S:
-            raise ValueError(f"{who}: expected by {robot.end_s:g}, got {return_s:g}")
+            raise ScheduleError(f"{who}: expected by {robot.end_s:g}, got {return_s:g}")
         self._spend(who, self._metres(here, DEPOT), return_s)
         self._back_s, self._ready_s = return_s, return_s + self._instance.reload_s
         return return_s
@@ -273,7 +278,7 @@ class _RobotDrive:
         self._level_wh -= battery.wh_per_m * leg_m + base_wh
         self._counted_s = until_s
         if self._level_wh < battery.reserve_wh - ENERGY_TOLERANCE * battery.capacity_wh:
-            raise ValueError(
+            raise ScheduleError(
                 f"{who}: battery: expected at least {battery.reserve_wh:g} Wh, "
                 f"got {self._level_wh:g}"
             )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.search.fleet import Fleet
 
-__all__ = ["METHODS", "Objective", "Progress", "solve", "warm_up"]
+__all__ = ["METHODS", "Objective", "Progress", "default_method", "solve", "warm_up"]
 
 
 @dataclass(kw_only=True)
@@ -148,11 +148,12 @@ def solve(
     ------
     ValueError
         On an unknown method or objective, a limit out of range, a missing extra, or an
-        instance that the method does not serve.
+        instance that the method does not serve; a `ScheduleError` if stations have too
+        few slots for all that was found.
     KeyboardInterrupt
         On Ctrl-C before there is a plan.
     """
-    method = method or ("ruin" if _beyond_chains(instance) is None else "vns")
+    method = method or default_method(instance)
     _require_arguments(method, objective, time_limit, max_iterations, seed)
     if method != "vns":
         _require_plain(instance)
@@ -172,6 +173,11 @@ def solve(
             raise
     assert job.best is not None
     return job.best()
+
+
+def default_method(instance: Instance) -> str:
+    """``vns`` for batteries, goods that come later and promises, which need it; else ``ruin``."""
+    return "ruin" if _beyond_chains(instance) is None else "vns"
 
 
 @cache

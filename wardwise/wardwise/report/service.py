@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wardwise.fleet.chance import service_levels
-from wardwise.fleet.randomness import Promise, Scope
+from wardwise.fleet.randomness import Promise
 
 if TYPE_CHECKING:
     from wardwise.fleet.plan import Plan
@@ -113,8 +113,3 @@ def broken_promises(instance: Instance, plan: Plan) -> tuple[str, ...]:
         if risk.upper > allowed[risk.request]
     }
     return tuple(sorted(over, key=lambda request: -over[request]))
-
-
-def is_by_trip(instance: Instance) -> bool:
-    """Whether the promise holds for all requests of a trip at once."""
-    return instance.promise is not None and instance.promise.scope is Scope.TRIP

@@ -16,14 +16,10 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
 from scipy.special import ndtri
 
+from wardwise.fleet.compiled import inlined
 from wardwise.fleet.randomness import MOST_SHARE
-
-# Neither creates arrays; see `wardwise.fleet.search.compiled` for the reasons.
-kernel = njit(cache=True, _nrt=False)  # type: ignore[call-overload]
-inlined = njit(cache=True, _nrt=False, forceinline=True)  # type: ignore[call-overload]
 
 # Late by less is rounding; the tolerance of the checker.
 TOLERANCE_S = 1e-6

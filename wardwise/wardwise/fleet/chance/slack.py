@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from wardwise.fleet.chance.normal import inlined, kernel, start_moments
+from wardwise.fleet.chance.normal import start_moments
+from wardwise.fleet.compiled import inlined, kernel
 
 
 @kernel

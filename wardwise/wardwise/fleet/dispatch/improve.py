@@ -10,7 +10,8 @@ from wardwise.fleet.dispatch.kernels import open_requests
 from wardwise.fleet.search.chains import set_chain
 from wardwise.fleet.search.insertion import plan_weights
 from wardwise.fleet.search.ruin import make_work
-from wardwise.fleet.search.ruin_kernels import Strings, anneal, keep
+from wardwise.fleet.search.ruin_kernels import Strings, anneal
+from wardwise.fleet.search.undo import keep
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from wardwise.fleet.compiled import kernel
 from wardwise.fleet.search.chains import UNSERVED, pause_at, refresh, remove, set_chain
-from wardwise.fleet.search.compiled import kernel
 from wardwise.fleet.search.insertion import best_in_chain
 
 

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.search import chains as kernels
-from wardwise.fleet.search.compiled import inlined, kernel
 from wardwise.fleet.search.lateness import passed_on
 from wardwise.fleet.search.pairs import scan_pairs
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from wardwise.fleet.compiled import kernel
 from wardwise.fleet.search.chains import pause_at
-from wardwise.fleet.search.compiled import kernel
 
 
 @kernel

@@ -27,7 +27,7 @@ from wardwise.fleet.problem import Kind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wardwise.fleet.problem import Costs, Instance, Request
+    from wardwise.fleet.problem import Costs, Instance, Request, Robot
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -134,7 +134,7 @@ def pack(instance: Instance, objective: Objective) -> Packed:
         start=quantise([r.start_s for r in robots]),
         end=quantise([r.end_s for r in robots]),
         max_trips=np.array([r.max_trips or NO_TRIP_LIMIT for r in robots], dtype=np.int64),
-        twin=_twins(instance),
+        twin=twins(robots),
         reload=float(quantise([instance.reload_s])[0]),
         robot_price=float(robot_price),
         metre_price=float(metre_price),
@@ -229,11 +229,11 @@ def _above_all_driving(distance: Floats, num_nodes: int, lateness_price: float) 
     return float(2.0 ** np.ceil(np.log2(bound)))
 
 
-def _twins(instance: Instance) -> Ints:
-    last_of_kind: dict[tuple[float, float, float, int | None], int] = {}
-    twin = np.full(len(instance.robots), NOBODY, dtype=np.int64)
-    for index, robot in enumerate(instance.robots):
-        kind = (robot.capacity, robot.start_s, robot.end_s, robot.max_trips)
-        twin[index] = last_of_kind.get(kind, NOBODY)
-        last_of_kind[kind] = index
+def twins(robots: Sequence[Robot]) -> Ints:
+    """For each robot the last one before it that differs in its id alone, or -1."""
+    last_of_kind: dict[Robot, int] = {}
+    twin = np.full(len(robots), NOBODY, dtype=np.int64)
+    for index, robot in enumerate(robots):
+        twin[index] = last_of_kind.get(robot.kind, NOBODY)
+        last_of_kind[robot.kind] = index
     return twin

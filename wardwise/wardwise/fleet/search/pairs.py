@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from wardwise.fleet.compiled import kernel
 from wardwise.fleet.search.chains import may_open
-from wardwise.fleet.search.compiled import kernel
 from wardwise.fleet.search.lateness import lateness, passed_on
 
 

@@ -30,7 +30,8 @@ from wardwise.fleet.search.fleet import IDLE, Fleet
 from wardwise.fleet.search.insertion import plan_weights
 from wardwise.fleet.search.neighbours import closeness, nearest, proximity
 from wardwise.fleet.search.packed import is_request
-from wardwise.fleet.search.ruin_kernels import Strings, Work, anneal, keep
+from wardwise.fleet.search.ruin_kernels import Strings, Work, anneal
+from wardwise.fleet.search.undo import keep
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -19,19 +19,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.search import chains as kernels
 from wardwise.fleet.search.chains import UNSERVED
-from wardwise.fleet.search.compiled import inlined, kernel
 from wardwise.fleet.search.insertion import draw, next_blink, scan
 from wardwise.fleet.search.tails import exchange_tails
-from wardwise.fleet.search.undo import forget, take_back, touch
+from wardwise.fleet.search.undo import (
+    count_absences,
+    evaluate,
+    forget,
+    keep,
+    keep_best,
+    sort_in,
+    take_back,
+    touch,
+)
 
 if TYPE_CHECKING:
     from wardwise.fleet.search.packed import Bools, Floats, Ints
-
-
-# Below the price of any difference that matters, above the rounding of sums.
-EPSILON = 1e-7
 
 
 class Work(NamedTuple):
@@ -127,18 +132,16 @@ def anneal(packed, chains, weights, work, strings, state, temperature, is_emptyi
     for done in range(iterations):
         if strings.num_exchanges > 0 and not is_emptying:
             state[0] += exchange_tails(packed, chains, work, temperature, strings.num_exchanges)
-            num_improvements += _keep_best(chains, work, state)
+            num_improvements += keep_best(chains, work, state)
         size = _ruin(packed, chains, work, strings)
         size = _add_absent(chains, work, size)
         _sort(packed, work, size)
         _recreate(packed, chains, weights, work, strings, size)
-        cost, num_absent, harder = _evaluate(chains, work, size, state[0])
+        cost, num_absent, harder = evaluate(chains, work, size, state[0])
         is_kept = cost < state[0] - temperature * np.log(1.0 - draw(work.random))
         if is_emptying:
             is_kept = harder < 0.0 or (is_kept and harder == 0.0)
-            for i in range(size):
-                if chains.owner[work.pool[i]] == UNSERVED:
-                    work.absences[work.pool[i]] += 1.0
+            count_absences(chains, work, size)
         if not is_kept:
             take_back(packed, chains, work, size)
             continue
@@ -148,52 +151,8 @@ def anneal(packed, chains, weights, work, strings, state, temperature, is_emptyi
             keep(chains, work)
             return 1, done + 1
         if not is_emptying:
-            num_improvements += _keep_best(chains, work, state)
+            num_improvements += keep_best(chains, work, state)
     return num_improvements, iterations
-
-
-@inlined
-def _keep_best(chains, work, state):  # type: ignore[no-untyped-def]
-    """Keep the chains if they are the best so far; returns whether they are."""
-    if state[2] > state[3] or state[0] >= state[1] - EPSILON:
-        return False
-    state[1] = state[0]
-    keep(chains, work)
-    return True
-
-
-@kernel
-def keep(chains, work):  # type: ignore[no-untyped-def]
-    """Copy all chains into the best."""
-    for robot in range(len(chains.length)):
-        length = chains.length[robot]
-        work.best_length[robot] = length
-        for k in range(length):
-            work.best_node[robot, k] = chains.node[robot, k]
-
-
-@inlined
-def _evaluate(chains, work, size, cost):  # type: ignore[no-untyped-def]
-    """Judge the iteration.
-
-    Returns
-    -------
-    cost, num_absent, harder
-        Cost after it, unserved requests, and by how much the sum of absence
-        counters over the unserved has grown.
-    """
-    num_absent, harder = 0, 0.0
-    for i in range(work.tally[0]):
-        robot = work.touched[i]
-        cost += chains.price[robot] - work.saved_price[robot]
-    for i in range(size):
-        node = work.pool[i]
-        is_absent = chains.owner[node] == UNSERVED
-        num_absent += is_absent
-        if is_absent != work.was_absent[i]:
-            cost += work.penalty[node] if is_absent else -work.penalty[node]
-            harder += work.absences[node] if is_absent else -work.absences[node]
-    return cost, num_absent, harder
 
 
 @inlined
@@ -317,13 +276,7 @@ def _sort(packed, work, size):  # type: ignore[no-untyped-def]
             key = packed.earliest[node]
         else:
             key = -packed.latest[node]
-        absent = work.was_absent[i]
-        j = i
-        while j > 0 and work.keys[j - 1] > key:
-            work.keys[j], work.pool[j] = work.keys[j - 1], work.pool[j - 1]
-            work.was_absent[j] = work.was_absent[j - 1]
-            j -= 1
-        work.keys[j], work.pool[j], work.was_absent[j] = key, node, absent
+        sort_in(work, i, key)
 
 
 @inlined

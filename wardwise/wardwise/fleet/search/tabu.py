@@ -32,7 +32,6 @@ from wardwise.fleet.search.fleet import Fleet, is_better
 from wardwise.fleet.search.insertion import plan_weights
 from wardwise.fleet.search.neighbours import nearest, proximity
 from wardwise.fleet.search.packed import is_request
-from wardwise.fleet.search.ruin_kernels import keep
 from wardwise.fleet.search.tabu_fleet import drop_dear, place, reinsert, without_shortest
 from wardwise.fleet.search.tabu_kernels import Rule, move_behind, search
 from wardwise.fleet.search.tabu_memory import (
@@ -48,6 +47,7 @@ from wardwise.fleet.search.tabu_memory import (
     Memory,
 )
 from wardwise.fleet.search.tabu_routes import NUM_FIELDS, add_up_all, sums_of
+from wardwise.fleet.search.undo import keep
 
 if TYPE_CHECKING:
     from numpy.random import Generator

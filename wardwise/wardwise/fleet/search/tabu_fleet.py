@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit
 
+from wardwise.fleet.compiled import kernel
 from wardwise.fleet.search import chains as kernels
 from wardwise.fleet.search.chains import UNSERVED
-from wardwise.fleet.search.compiled import kernel
 from wardwise.fleet.search.fleet import EPSILON, IDLE
 from wardwise.fleet.search.insertion import best_insertion, no_blinks, plan_weights, scan
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wardwise.fleet.search.compiled import expanded, kernel
+from wardwise.fleet.compiled import expanded, kernel
 from wardwise.fleet.search.tabu_memory import (
     EPSILON,
     EVALUATED,

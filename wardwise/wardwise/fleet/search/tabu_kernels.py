@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from numba import njit
 
-from wardwise.fleet.search.compiled import expanded, kernel
-from wardwise.fleet.search.ruin_kernels import keep
+from wardwise.fleet.compiled import expanded, kernel
 from wardwise.fleet.search.tabu_inside import scan_inside
 from wardwise.fleet.search.tabu_memory import (
     BEST,
@@ -34,6 +33,7 @@ from wardwise.fleet.search.tabu_memory import (
 from wardwise.fleet.search.tabu_moves import list_fronts, scan_request
 from wardwise.fleet.search.tabu_routes import OVERLOAD, TIME_WARP
 from wardwise.fleet.search.tabu_steps import execute
+from wardwise.fleet.search.undo import keep
 
 
 class Rule(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from wardwise.fleet.search.compiled import expanded, kernel
+from wardwise.fleet.compiled import expanded, kernel
 from wardwise.fleet.search.insertion import draw
 from wardwise.fleet.search.tabu_routes import OVERLOAD, TIME_WARP
 

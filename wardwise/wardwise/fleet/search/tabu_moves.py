@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wardwise.fleet.search.compiled import inlined, kernel
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.search.tabu_memory import (
     AFTER,
     BEFORE,

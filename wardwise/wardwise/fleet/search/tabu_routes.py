@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from wardwise.fleet.search.compiled import inlined, kernel
+from wardwise.fleet.compiled import inlined, kernel
 
 if TYPE_CHECKING:
     from wardwise.fleet.search.chains import Chains

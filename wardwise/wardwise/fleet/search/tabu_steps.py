@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.search import chains as kernels
-from wardwise.fleet.search.compiled import inlined, kernel
 from wardwise.fleet.search.tabu_memory import (
     BEHIND,
     CLOCK,

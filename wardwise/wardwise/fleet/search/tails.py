@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.search import chains as kernels
 from wardwise.fleet.search.chains import UNSERVED
-from wardwise.fleet.search.compiled import inlined, kernel
 from wardwise.fleet.search.insertion import draw
 from wardwise.fleet.search.undo import forget, take_back, touch
 

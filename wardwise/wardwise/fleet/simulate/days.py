@@ -145,33 +145,62 @@ def simulate_days(
         reoptimisation=reoptimisation,
     )
     one = partial(_simulate_one, task)
-    done: list[Figures] = []
-    try:
-        for figures in each_day(one, seed, num_days, jobs or os.cpu_count() or 1):
-            done.append(figures)
-            if on_progress is not None:
-                on_progress(len(done), num_days)
-    except KeyboardInterrupt:
-        if len(done) < 2:
-            raise
+    done = gather_days(one, seed, num_days, jobs, on_progress)
     return _conclude(task, seed, done, is_complete=len(done) == num_days)
 
 
 def _require_arguments(
     source: DaySource | Instance, num_days: int, plan: Plan | None, seed: int, jobs: int | None
 ) -> None:
+    require_days(num_days, seed, jobs)
+    if plan is not None and not isinstance(source, Instance):
+        raise ValueError("plan: expected none, every day of the source has other requests")
+
+
+def require_days(num_days: int, seed: int, jobs: int | None) -> None:
+    """Refuse numbers of days and of processes, and seeds, that are none."""
     if num_days < 2:
         raise ValueError(f"num_days: expected at least 2, got {num_days}")
     if seed < 0:
         raise ValueError(f"seed: expected at least 0, got {seed}")
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs: expected at least 1, got {jobs}")
-    if plan is not None and not isinstance(source, Instance):
-        raise ValueError("plan: expected none, every day of the source has other requests")
 
 
-def each_day(one: Callable[[int], Found], seed: int, num_days: int, jobs: int) -> Iterator[Found]:
-    """Result of a function for the seed of each day, in order."""
+def gather_days(
+    one: Callable[[int], Found],
+    seed: int,
+    num_days: int,
+    jobs: int | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[Found]:
+    """Results of a function for the seed of each day, in order.
+
+    Parameters
+    ----------
+    jobs
+        Processes; `None`: one for each core.
+    on_progress
+        Called with the days done and the days in all.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C before two days are done; later it ends the list.
+    """
+    done: list[Found] = []
+    try:
+        for found in _each_day(one, seed, num_days, jobs or os.cpu_count() or 1):
+            done.append(found)
+            if on_progress is not None:
+                on_progress(len(done), num_days)
+    except KeyboardInterrupt:
+        if len(done) < 2:
+            raise
+    return done
+
+
+def _each_day(one: Callable[[int], Found], seed: int, num_days: int, jobs: int) -> Iterator[Found]:
     seeds = range(seed, seed + num_days)
     jobs = min(jobs, num_days)
     if jobs == 1:

@@ -8,7 +8,6 @@ those of the twin: they agree where robots do not queue and batteries last.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ import numpy as np
 
 from wardwise.fleet.chance.legs import legs_of
 from wardwise.fleet.problem import NUM_PRIORITIES
-from wardwise.fleet.simulate.days import each_day
+from wardwise.fleet.simulate.days import gather_days, require_days
 from wardwise.fleet.simulate.plan_day import carry_out, require_drivable
 from wardwise.fleet.simulate.plan_ways import PlanWays
 from wardwise.fleet.sizing.stats import Interval, mean, share
@@ -136,25 +135,12 @@ def simulate_plan_days(
     KeyboardInterrupt
         On Ctrl-C before two days are done.
     """
-    if num_days < 2:
-        raise ValueError(f"num_days: expected at least 2, got {num_days}")
-    if seed < 0:
-        raise ValueError(f"seed: expected at least 0, got {seed}")
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs: expected at least 1, got {jobs}")
+    require_days(num_days, seed, jobs)
     require_drivable(instance, plan)
     legs = legs_of(instance)
     PlanWays(instance, seed, uses_building=uses_building, legs=legs)  # is there a building?
     one = partial(_one, instance, plan, legs, uses_building)
-    done: list[PlanFigures] = []
-    try:
-        for figures in each_day(one, seed, num_days, jobs or os.cpu_count() or 1):
-            done.append(figures)
-            if on_progress is not None:
-                on_progress(len(done), num_days)
-    except KeyboardInterrupt:
-        if len(done) < 2:
-            raise
+    done = gather_days(one, seed, num_days, jobs, on_progress)
     return _conclude(instance, plan, done, seed, num_days, uses_building=uses_building)
 
 

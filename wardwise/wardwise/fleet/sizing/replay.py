@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from wardwise.fleet.compiled import kernel
 from wardwise.fleet.dispatch.kernels import copy_chains, from_depot, tighten
 from wardwise.fleet.search.chains import commit, may_open, put
-from wardwise.fleet.search.compiled import kernel
 from wardwise.fleet.search.insertion import scan
 
 if TYPE_CHECKING:

@@ -149,7 +149,7 @@ def _on_ray(task: Task, chunks: list[range], address: str) -> Iterator[Results]:
 
 
 def _require_alike(instance: Instance) -> None:
-    kinds = {(r.capacity, r.start_s, r.end_s, r.max_trips) for r in instance.robots}
+    kinds = {robot.kind for robot in instance.robots}
     if len(kinds) > 1:
         raise ValueError(
             f"robots: expected all alike in capacity, shift and trips, got {len(kinds)} kinds"

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.search.insertion import next_blink
-from wardwise.fleet.vns.compiled import inlined, kernel
 from wardwise.fleet.vns.labels import (
     AFTER_DELIVERED,
     AFTER_PEAK,

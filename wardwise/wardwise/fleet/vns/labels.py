@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from wardwise.fleet.vns.compiled import inlined, kernel
+from wardwise.fleet.compiled import inlined, kernel
 
 if TYPE_CHECKING:
     from wardwise.fleet.search.packed import Floats, Ints

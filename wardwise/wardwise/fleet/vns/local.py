@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from wardwise.fleet.vns.compiled import inlined, kernel
+from wardwise.fleet.compiled import inlined, kernel
+from wardwise.fleet.search.undo import touch
 from wardwise.fleet.vns.insertion import put, scan
 from wardwise.fleet.vns.labels import (
     AFTER_DELIVERED,
@@ -34,7 +35,6 @@ from wardwise.fleet.vns.labels import (
     refresh,
 )
 from wardwise.fleet.vns.stations import drop, tidy
-from wardwise.fleet.vns.undo import touch
 
 EPSILON = 1e-6
 # Nearest requests that are tried behind each request.

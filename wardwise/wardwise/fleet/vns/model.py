@@ -20,19 +20,16 @@ from wardwise.fleet.chance.normal import z_of
 from wardwise.fleet.energy import HOUR_S, Recharge
 from wardwise.fleet.problem import Kind
 from wardwise.fleet.randomness import Scope
-from wardwise.fleet.search.packed import Objective, in_billionths, quantise
+from wardwise.fleet.search.packed import Objective, in_billionths, quantise, twins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from wardwise.fleet.problem import Instance, Robot, Station
     from wardwise.fleet.search.packed import Floats, Ints
 
 # Stations that are tried on the way from one vertex to another.
 NUM_STATIONS = 6
-NOBODY = -1
 # Charges whose idling losses, made up for beforehand, may still be aboard at a charger.
 SURPLUS = 4.0
 # Metres and seconds where there is no way: no window is open so late.
@@ -143,7 +140,7 @@ def model(instance: Instance, objective: Objective) -> Model:
         end=quantise([r.end_s for r in robots]),
         max_trips=np.array([r.max_trips or NO_TRIP_LIMIT for r in robots], dtype=np.int64),
         **_batteries(robots, _loss(instance)),
-        twin=_twins(robots),
+        twin=twins(robots),
         num_requests=num_requests,
         reload=float(quantise([instance.reload_s])[0]),
         robot_price=costs.per_robot if is_money else 0.0,
@@ -261,14 +258,3 @@ def _near_stations(distance: Floats, num_requests: int, *, is_useful: bool) -> I
             detour[stations == vertex] = np.inf
             near[vertex] = stations[np.argsort(detour, axis=0, kind="stable")[:count].T]
     return near
-
-
-def _twins(robots: Sequence[Robot]) -> NDArray[np.int64]:
-    """For each robot the last one before it of the same kind, or -1."""
-    last: dict[object, int] = {}
-    twin = np.full(len(robots), NOBODY, dtype=np.int64)
-    for index, robot in enumerate(robots):
-        kind = (robot.capacity, robot.start_s, robot.end_s, robot.max_trips, robot.battery)
-        twin[index] = last.get(kind, NOBODY)
-        last[kind] = index
-    return twin

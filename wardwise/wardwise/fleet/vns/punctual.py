@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from wardwise.fleet.chance.normal import late_probability, start_moments
-from wardwise.fleet.vns.compiled import inlined, kernel
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.vns.labels import TOLERANCE, arrive, leave
 
 

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.search.insertion import draw, next_blink
-from wardwise.fleet.vns.compiled import inlined, kernel
+from wardwise.fleet.search.ruin_kernels import Strings
+from wardwise.fleet.search.undo import sort_in, touch
 from wardwise.fleet.vns.insertion import put, scan
 from wardwise.fleet.vns.labels import refresh
 from wardwise.fleet.vns.stations import ANEW, put_anew, scan_anew, tidy
-from wardwise.fleet.vns.undo import touch
 
-# Mean number of stops taken out, longest string, rates of strings with a kept middle and
-# of its growth (the paper's), and 1 / log(1 - rate of places passed over).
-MEAN_REMOVED, LONGEST, SPLIT, GROW = 10.0, 10.0, 0.5, 0.01
-INVERSE_LOG_BLINK = 1.0 / np.log(1.0 - 0.01)
+MEAN_REMOVED, LONGEST, SPLIT, GROW, INVERSE_LOG_BLINK, _ = Strings()
 
 # Rate at which a request that fits somewhere is tried with all stations of a route placed
 # anew, too, and the length of a route from which on one that fits nowhere is tried less.
@@ -169,13 +167,7 @@ def sort(m, w, size):  # type: ignore[no-untyped-def]
             key = m.earliest[v]
         else:
             key = -m.latest[v]
-        absent = w.was_absent[q]
-        at = q
-        while at > 0 and w.keys[at - 1] > key:
-            w.keys[at], w.pool[at] = w.keys[at - 1], w.pool[at - 1]
-            w.was_absent[at] = w.was_absent[at - 1]
-            at -= 1
-        w.keys[at], w.pool[at], w.was_absent[at] = key, v, absent
+        sort_in(w, q, key)
 
 
 @kernel

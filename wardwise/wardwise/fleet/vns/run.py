@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wardwise.fleet.search.ruin import EMPTYING_TEMPERATURE, WORKING_OUT, Cooling
+from wardwise.fleet.search.undo import keep
 from wardwise.fleet.vns.model import BLOCKED
-from wardwise.fleet.vns.search import EMPTYING_TEMPERATURE, Cooling, Search
-from wardwise.fleet.vns.undo import keep
+from wardwise.fleet.vns.search import Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,8 +37,8 @@ EMPTYING_SHARE, EMPTYING_MEETINGS = 0.35, 7
 # Plans that are then tried, the share of the work by which the last one must be ready, and
 # the share of requests that are taken out of the best and placed anew for the next.
 NUM_PLANS, PLANS_UNTIL, RELEASED_SHARE = 3, 0.8, 0.3
-# How the best of several plans is worked out: at lower temperatures, to stay near it.
-WORKING_OUT = Cooling(start=1.0)
+# Routes over chargers are shortened from more heat on; found by experiment.
+SHORTENING = Cooling(start=8.0)
 REPORT_EVERY_S = 0.25
 
 
@@ -137,7 +138,7 @@ class Run:
                 self._batch(i, EMPTYING_TEMPERATURE * search.mean_price(), is_emptying=True)
             if len(search.absent()) == 0:
                 keep(search.routes, search.work)
-        return self._shorten(begun + turn, Cooling(), i)
+        return self._shorten(begun + turn, SHORTENING, i)
 
     def _all(self, pool: ThreadPoolExecutor, work: Callable[[int], bool]) -> list[bool]:
         """Let every search work; in a pause between batches the first one reports."""

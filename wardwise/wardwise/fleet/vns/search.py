@@ -7,18 +7,19 @@ shake, improve, keep or take back (`anneal`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wardwise.fleet.search.ruin import ABSENCE_PRICE, DENIAL_WEIGHT
+from wardwise.fleet.search.undo import forget, keep
 from wardwise.fleet.vns.anneal import anneal
 from wardwise.fleet.vns.labels import empty_routes, refresh
 from wardwise.fleet.vns.model import BLOCKED
 from wardwise.fleet.vns.punctual import is_row_punctual
 from wardwise.fleet.vns.ruin import close_gaps, recreate
 from wardwise.fleet.vns.stations import make_placing, tidy
-from wardwise.fleet.vns.undo import forget, keep, make_work, restore
+from wardwise.fleet.vns.undo import make_work, restore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,20 +27,6 @@ if TYPE_CHECKING:
     from wardwise.fleet.search.packed import Floats, Ints
     from wardwise.fleet.vns.labels import Routes
     from wardwise.fleet.vns.model import Model
-
-# Mean prices of a request: the temperature while robots are emptied, and what an unserved
-# request costs while the routes of a small fleet are shortened.
-EMPTYING_TEMPERATURE, ABSENCE_PRICE = 0.3, 10.0
-# Where requests must stay unserved, each outweighs all driving.
-DENIAL_WEIGHT = 100.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cooling:
-    """Temperatures at start and end, in mean prices of a request; found by experiment."""
-
-    start: float = 8.0
-    end: float = 0.05
 
 
 class Search:

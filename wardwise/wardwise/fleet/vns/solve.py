@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wardwise.fleet.bounds import least_fleet
 from wardwise.fleet.problem import Kind
+from wardwise.fleet.schedule import ScheduleError
 from wardwise.fleet.search.packed import Objective
 from wardwise.fleet.vns.clock import Clock
 from wardwise.fleet.vns.model import model as make_model
@@ -57,6 +58,9 @@ def vns(
     ------
     ValueError
         On transfers.
+    ScheduleError
+        If no plan that was found can be driven with the slots of the stations, which the
+        search leaves out of account.
     KeyboardInterrupt
         On Ctrl-C before there is a plan.
     """
@@ -68,11 +72,19 @@ def vns(
             )
     model = make_model(instance, objective)
 
+    timed: Plan | None = None
+    refusal: ScheduleError | None = None
+
     def found_one(found: Found, elapsed_s: float, iteration: int) -> None:
+        nonlocal timed, refusal
+        try:
+            plan = to_plan(instance, model, found.rows, found.denied)
+        except ScheduleError as error:
+            refusal = error
+            return
+        timed = plan
         if on_plan is not None:
-            on_plan(
-                lambda: to_plan(instance, model, found.rows, found.denied), elapsed_s, iteration
-            )
+            on_plan(lambda: plan, elapsed_s, iteration)
 
     run = Run(
         model,
@@ -85,7 +97,9 @@ def vns(
     try:
         run.solve()
     except KeyboardInterrupt:
-        if run.best is None:
+        if timed is None:
             raise
-    assert run.best is not None
-    return to_plan(instance, model, run.best.rows, run.best.denied)
+    if timed is None:
+        assert refusal is not None
+        raise refusal
+    return timed

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from wardwise.fleet.vns.compiled import inlined, kernel
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.vns.insertion import FITS, probe
 from wardwise.fleet.vns.labels import (
     GOODS,

@@ -1,4 +1,4 @@
-"""What an iteration has changed, the way back, and the best so far."""
+"""What an iteration scribbles on, the way back, and the way to the best so far."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from wardwise.fleet.vns.compiled import inlined, kernel
+from wardwise.fleet.compiled import kernel
 from wardwise.fleet.vns.labels import refresh
 
 if TYPE_CHECKING:
@@ -91,19 +91,6 @@ def make_work(model: Model, routes: Routes, seed: int) -> Work:
     )
 
 
-@inlined
-def touch(s, w, k):  # type: ignore[no-untyped-def]
-    """Remember a route before its first change in this iteration."""
-    if w.is_touched[k]:
-        return
-    w.is_touched[k] = True
-    w.touched[w.tally[0]] = k
-    w.tally[0] += 1
-    w.saved_length[k], w.saved_price[k] = s.length[k], s.price[k]
-    for p in range(s.length[k]):
-        w.saved_node[k, p] = s.node[k, p]
-
-
 @kernel
 def take_back(m, s, w, size):  # type: ignore[no-untyped-def]
     """Undo the iteration, in which the first `size` requests of the pool were moved."""
@@ -117,23 +104,6 @@ def take_back(m, s, w, size):  # type: ignore[no-untyped-def]
             s.node[k, p] = w.saved_node[k, p]
         refresh(m, s, k)
     w.tally[0] = 0
-
-
-@kernel
-def forget(w):  # type: ignore[no-untyped-def]
-    """Keep what was changed."""
-    for q in range(w.tally[0]):
-        w.is_touched[w.touched[q]] = False
-    w.tally[0] = 0
-
-
-@kernel
-def keep(s, w):  # type: ignore[no-untyped-def]
-    """Copy all routes into the best."""
-    for k in range(len(s.length)):
-        w.best_length[k] = s.length[k]
-        for p in range(s.length[k]):
-            w.best_node[k, p] = s.node[k, p]
 
 
 @kernel
