@@ -20,11 +20,13 @@ from wardwise.cli.common import (
     compile_first,
     out,
     protection_of,
+    require_writable,
 )
 from wardwise.cli.twin_plan import (
     carry_out_days,
     day_bar,
     interval_text,
+    logging_to,
     require_defaults,
 )
 from wardwise.fleet.dispatch import Policy, warm_up
@@ -60,6 +62,9 @@ PlanFile = Annotated[
     Path | None,
     typer.Option(metavar="PLAN", help="Carry out this plan instead, with FILE's randomness."),
 ]
+LogFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Log to write: what was measured on the days.")
+]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; none: one a core.")]
 
 
@@ -77,15 +82,17 @@ def simulate_command(
     protection: Protection = "0,0,0",
     seed: Seed = 0,
     jobs: Jobs = None,
+    log: LogFile = None,
     as_json: AsJson = False,
 ) -> int:
     """Live through days of FILE with late robots, breakdowns and requests that are withdrawn."""
+    require_writable(log)
     instance = read_instance(file)
     if plan is not None:
         require_defaults(law, travel_cv, service_cv, failure_h, repair_min, cancelled, protection)
         return carry_out_days(
             instance, read_plan(plan), num_days=days, seed=seed, uses_building=elevators, jobs=jobs,
-            as_json=as_json,
+            log=log, as_json=as_json,
         )  # fmt: skip
     policy = Policy(protection=protection_of(protection))
     # Without variances in FILE there is nothing to take from it.
@@ -100,10 +107,10 @@ def simulate_command(
         cancels_per_s=-math.log1p(-min(cancelled, 99.9) / 100) / HOUR_S,
     )
     compile_first(warm_up_ruin, warm_up)
-    with day_bar(days) as on_progress:
+    with logging_to(log, instance.name) as on_day, day_bar(days) as on_progress:
         found = simulate_days(
             instance, num_days=days, policy=policy, disturbances=disturbances, seed=seed, jobs=jobs,
-            on_progress=on_progress,
+            on_progress=on_progress, on_day=on_day,
         )  # fmt: skip
     if as_json:
         document = {**asdict(found), "disturbances": _finite(asdict(disturbances))}

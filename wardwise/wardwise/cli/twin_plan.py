@@ -14,10 +14,13 @@ from rich.text import Text
 from wardwise.cli.common import interruptible, out, talk
 from wardwise.fleet.simulate import Law, simulate_plan_days
 from wardwise.fleet.sizing.result import CLASSES
+from wardwise.io import write_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from wardwise.fleet.facts import DrivenDay
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
     from wardwise.fleet.simulate import LateShare, PlanDays
@@ -56,6 +59,16 @@ def day_bar(num_days: int) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, _: bar.update(task, completed=done)
 
 
+@contextmanager
+def logging_to(log: Path | None, instance: str) -> Iterator[Callable[[DrivenDay], None] | None]:
+    """What takes the days for a log, if there is to be one."""
+    if log is None:
+        yield None
+        return
+    with write_log(log, instance) as on_day:
+        yield on_day
+
+
 def carry_out_days(
     instance: Instance,
     plan: Plan,
@@ -64,10 +77,11 @@ def carry_out_days(
     seed: int,
     uses_building: bool,
     jobs: int | None,
+    log: Path | None,
     as_json: bool,
 ) -> int:
     """Simulate, print, and return the exit code."""
-    with day_bar(num_days) as on_progress:
+    with logging_to(log, instance.name) as on_day, day_bar(num_days) as on_progress:
         found = simulate_plan_days(
             instance,
             plan,
@@ -76,6 +90,7 @@ def carry_out_days(
             uses_building=uses_building,
             jobs=jobs,
             on_progress=on_progress,
+            on_day=on_day,
         )
     if as_json:
         print(json.dumps(asdict(found), indent=2))

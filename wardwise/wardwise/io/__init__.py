@@ -1,4 +1,4 @@
-"""Instances and plans in files: JSON, Solomon, VRPLIB and E-VRPTW text, Lackner-style CSV.
+"""Instances, plans and logs of driven days in files: JSON, Solomon, VRPLIB, E-VRPTW text, CSV.
 
 `read_instance` tells the formats apart. Every refusal is an `InputError` of one
 line that names the file, the line or JSON field, and what was expected. Writers
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wardwise.errors import InputError
+from wardwise.io.driven import DrivenLog, UnfinishedLineWarning, read_log, write_log
 from wardwise.io.evrptw import is_evrptw, parse_evrptw, read_evrptw
 from wardwise.io.files import read_text
 from wardwise.io.json import parse_json, read_json, read_plan, write_json, write_plan
@@ -34,14 +35,17 @@ if TYPE_CHECKING:
     from wardwise.fleet.problem import Instance
 
 __all__ = [
+    "DrivenLog",
     "InputError",
     "Provenance",
     "Solution",
+    "UnfinishedLineWarning",
     "json_schema",
     "read_evrptw",
     "read_instance",
     "read_json",
     "read_lackner",
+    "read_log",
     "read_plan",
     "read_provenance",
     "read_solomon",
@@ -49,6 +53,7 @@ __all__ = [
     "read_vrplib",
     "write_json",
     "write_lackner",
+    "write_log",
     "write_plan",
     "write_solomon",
     "write_solution",

@@ -23,27 +23,33 @@ Loc = tuple[str | int, ...]
 _POSITION = re.compile(r"Invalid JSON: (.*) at line ([0-9]+) column ([0-9]+)")
 
 
-def validated(model: type[Model], text: str, path: str | os.PathLike[str]) -> Model:
-    """Check text against a model, each field standing once and each number in range."""
+def validated(
+    model: type[Model], text: str, path: str | os.PathLike[str], line: int | None = None
+) -> Model:
+    """Check text against a model, each field standing once and each number in range.
+
+    `line` is that of the file, where the text is one of its lines.
+    """
     try:
         result = model.model_validate_json(text)
     except ValidationError as error:
-        raise _input_error(path, error.errors(include_url=False)[0]) from error
+        raise _input_error(path, error.errors(include_url=False)[0], line) from error
     # pydantic silently keeps the last of two fields of one name.
-    document = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
+    document = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs, line))
     for loc, value in _out_of_range(document, ()):
         problem = f"expected a number from {-LARGEST:g} to {LARGEST:g}, got {quote(value)}"
-        raise InputError(path, problem, field=_field(loc))
+        raise InputError(path, problem, line=line, field=_field(loc))
     return result
 
 
-def _input_error(path: str | os.PathLike[str], error: ErrorDetails) -> InputError:
+def _input_error(path: str | os.PathLike[str], error: ErrorDetails, line: int | None) -> InputError:
     """Say in our words what pydantic found first."""
     message, found, context = error["msg"], quote(error["input"]), error.get("ctx", {})
     position = _POSITION.fullmatch(message)
     if position is not None:
         problem = f"expected JSON, got: {position[1]}"
-        return InputError(path, problem, line=int(position[2]), field=f"column {position[3]}")
+        line = line or int(position[2])
+        return InputError(path, problem, line=line, field=f"column {position[3]}")
     expected = message.removeprefix("Input should be ").removeprefix("Input ")
     problems = {
         "missing": "expected a value, got none",
@@ -57,23 +63,28 @@ def _input_error(path: str | os.PathLike[str], error: ErrorDetails) -> InputErro
     }
     problem = problems.get(error["type"], f"expected {expected}, got {found}")
     field = _field(error["loc"])
-    return InputError(path, problem.removeprefix(f"{field}: "), field=field)
+    return InputError(path, problem.removeprefix(f"{field}: "), line=line, field=field)
 
 
 def _field(loc: Loc) -> str | None:
     """Write a place in the document as ``requests[3].due_s``."""
+    # pydantic inserts the kind.
     if loc[:1] == ("travel",) and loc[1:2] and loc[1] in ("matrix", "euclidean", "site"):
-        loc = ("travel", *loc[2:])  # pydantic inserts the kind
+        loc = ("travel", *loc[2:])
+    if loc[1:2] and loc[0] in ("day", "fact", "ride", "end"):
+        loc = loc[1:]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return text.removeprefix(".") or None
 
 
-def _unique(path: str | os.PathLike[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(
+    path: str | os.PathLike[str], pairs: list[tuple[str, Any]], line: int | None
+) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(path, "expected once, got it again", field=twice)
+        raise InputError(path, "expected once, got it again", line=line, field=twice)
     return fields
 
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wardwise.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
 
 # A day with 4000 places and two matrices takes about 0.5 GB of JSON.
 MAX_BYTES = 512 * 1024 * 1024
@@ -49,13 +55,25 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     OSError
         If the folder or the file cannot be written; names `path`.
     """
-    data = text.encode("utf-8")
+    with written_at_once(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextmanager
+def written_at_once(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a draft that takes the place of `path` at the end, unless something is raised.
+
+    Raises
+    ------
+    OSError
+        If the folder or the file cannot be written; names `path`.
+    """
     target = Path(path).resolve()
     draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
         try:
             with draft.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(target)

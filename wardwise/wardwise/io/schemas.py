@@ -32,13 +32,13 @@ Name = Annotated[str, AfterValidator(_require_name)]
 Rows = tuple[tuple[float | None, ...], ...]
 
 
-class _Model(BaseModel):
+class StrictModel(BaseModel):
     """Settings of all models; pydantic hands them on to the dataclasses inside."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class MatrixTravel(_Model):
+class MatrixTravel(StrictModel):
     """Travel as tables, row = from, in the order of places; null where there is no way."""
 
     kind: Literal["matrix"]
@@ -47,20 +47,20 @@ class MatrixTravel(_Model):
     travel_var_s2: Rows | None = None
 
 
-class EuclideanTravel(_Model):
+class EuclideanTravel(StrictModel):
     """Straight lines between the places of one floor, at one speed."""
 
     kind: Literal["euclidean"]
     speed_m_per_s: Annotated[float, Field(gt=0)]
 
 
-class SiteTravel(_Model):
+class SiteTravel(StrictModel):
     """Quickest paths through the building in `site`; places are its nodes or landings."""
 
     kind: Literal["site"]
 
 
-class InstanceModel(_Model):
+class InstanceModel(StrictModel):
     """A fleet planning problem. Seconds, metres, slots; the first place is the depot."""
 
     schema_: Literal["wardwise/instance/1"] = Field(alias="schema")
@@ -78,7 +78,7 @@ class InstanceModel(_Model):
     promise: Promise | None = None
 
 
-class PlanModel(_Model):
+class PlanModel(StrictModel):
     """Timed trips of the robots, in driving order, and the requests turned down."""
 
     schema_: Literal["wardwise/plan/1"] = Field(alias="schema")
@@ -99,7 +99,7 @@ def json_schema(kind: Literal["instance", "plan"]) -> dict[str, Any]:
     ValueError
         If `kind` is neither.
     """
-    models: dict[str, type[_Model]] = {"instance": InstanceModel, "plan": PlanModel}
+    models: dict[str, type[StrictModel]] = {"instance": InstanceModel, "plan": PlanModel}
     if kind not in models:
         raise ValueError(f"kind: expected instance or plan, got {kind!r}")
     schema = models[kind].model_json_schema()

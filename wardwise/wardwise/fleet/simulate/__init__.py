@@ -5,11 +5,11 @@ out a plan made in advance, with batteries and chargers. The other names are wha
 take and return.
 """
 
+from wardwise.fleet.facts import Deed, DrivenDay, Fact, Ride
 from wardwise.fleet.randomness import Law
 from wardwise.fleet.simulate.days import Days, ElevatorWait, simulate_days
 from wardwise.fleet.simulate.disturbances import Disturbances
 from wardwise.fleet.simulate.figures import ClassFigures, ElevatorFigures, Figures
-from wardwise.fleet.simulate.log import Deed, Fact, Ride
 from wardwise.fleet.simulate.plan_day import PlanDay, RobotEnergy, simulate_plan
 from wardwise.fleet.simulate.plan_days import (
     LateShare,
@@ -27,6 +27,7 @@ __all__ = [
     "Days",
     "Deed",
     "Disturbances",
+    "DrivenDay",
     "ElevatorFigures",
     "ElevatorWait",
     "Fact",

@@ -25,6 +25,7 @@ from wardwise.fleet.sizing.stats import Interval, mean, share
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from wardwise.fleet.facts import DrivenDay
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.replay import Reoptimisation
     from wardwise.fleet.simulate.figures import ClassFigures, Figures
@@ -101,6 +102,7 @@ def simulate_days(
     seed: int = 0,
     jobs: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_day: Callable[[DrivenDay], None] | None = None,
 ) -> Days:
     """Simulate several days under one policy.
 
@@ -121,6 +123,8 @@ def simulate_days(
         ``if __name__ == "__main__"``.
     on_progress
         Called with the days done and the days in all.
+    on_day
+        Called with what was measured on each day, in order, to log it.
 
     Returns
     -------
@@ -144,8 +148,8 @@ def simulate_days(
         disturbances=disturbances or Disturbances(),
         reoptimisation=reoptimisation,
     )
-    one = partial(_simulate_one, task)
-    done = gather_days(one, seed, num_days, jobs, on_progress)
+    one = partial(_simulate_one, task, seed, on_day is not None)
+    done = gather_days(one, seed, num_days, jobs, on_progress, on_day)
     return _conclude(task, seed, done, is_complete=len(done) == num_days)
 
 
@@ -168,20 +172,25 @@ def require_days(num_days: int, seed: int, jobs: int | None) -> None:
 
 
 def gather_days(
-    one: Callable[[int], Found],
+    one: Callable[[int], tuple[Found, DrivenDay | None]],
     seed: int,
     num_days: int,
     jobs: int | None,
     on_progress: Callable[[int, int], None] | None,
+    on_day: Callable[[DrivenDay], None] | None,
 ) -> list[Found]:
     """Results of a function for the seed of each day, in order.
 
     Parameters
     ----------
+    one
+        Gives figures, which are kept, and what was measured, which is passed on.
     jobs
         Processes; `None`: one for each core.
     on_progress
         Called with the days done and the days in all.
+    on_day
+        Called with what was measured, where `one` gives it.
 
     Raises
     ------
@@ -190,7 +199,9 @@ def gather_days(
     """
     done: list[Found] = []
     try:
-        for found in _each_day(one, seed, num_days, jobs or os.cpu_count() or 1):
+        for found, driven in _each_day(one, seed, num_days, jobs or os.cpu_count() or 1):
+            if on_day is not None and driven is not None:
+                on_day(driven)
             done.append(found)
             if on_progress is not None:
                 on_progress(len(done), num_days)
@@ -200,7 +211,9 @@ def gather_days(
     return done
 
 
-def _each_day(one: Callable[[int], Found], seed: int, num_days: int, jobs: int) -> Iterator[Found]:
+def _each_day(
+    one: Callable[[int], tuple[Found, DrivenDay | None]], seed: int, num_days: int, jobs: int
+) -> Iterator[tuple[Found, DrivenDay | None]]:
     seeds = range(seed, seed + num_days)
     jobs = min(jobs, num_days)
     if jobs == 1:
@@ -217,7 +230,9 @@ def _ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _simulate_one(task: Task, seed: int) -> Figures:
+def _simulate_one(
+    task: Task, first_seed: int, is_logged: bool, seed: int
+) -> tuple[Figures, DrivenDay | None]:
     source = task.source
     day = simulate(
         source if isinstance(source, Instance) else source.day(seed),
@@ -229,7 +244,7 @@ def _simulate_one(task: Task, seed: int) -> Figures:
     )
     if not day.is_complete:
         raise KeyboardInterrupt
-    return day.figures
+    return day.figures, day.driven(seed - first_seed) if is_logged else None
 
 
 def _conclude(task: Task, seed: int, days: list[Figures], *, is_complete: bool) -> Days:

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wardwise.fleet.dispatch import Status
+from wardwise.fleet.facts import Deed
 from wardwise.fleet.problem import NUM_PRIORITIES
-from wardwise.fleet.simulate.log import Deed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wardwise.fleet.check import Report
     from wardwise.fleet.dispatch import Dispatcher
+    from wardwise.fleet.facts import Ride
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance, Request
-    from wardwise.fleet.simulate.log import Log, Ride
+    from wardwise.fleet.simulate.log import Log
 
 # Lateness up to the rounding of a sum of times is none.
 TOLERANCE_S = 1e-6
@@ -116,12 +117,7 @@ def figures_of(
     plan, report
         The day as executed, and the checker's verdict.
     """
-    starts_s = {
-        stop.request: stop.start_s
-        for trip in plan.trips
-        for stop in trip.stops
-        if not stop.is_pickup and stop.request in log.served
-    }
+    starts_s = _starts(log, plan)
     fates: list[list[str]] = [[] for _ in range(NUM_PRIORITIES)]
     for request in instance.requests:
         if dispatcher.status(request.id) is not None:
@@ -137,6 +133,27 @@ def figures_of(
         num_breakdowns=sum(fact.deed is Deed.BREAK_DOWN for fact in log.facts),
         utilisation=sum(log.busy_s.values()) / shifts_s if shifts_s > 0 else 0.0,
     )
+
+
+def unserved_of(instance: Instance, dispatcher: Dispatcher, log: Log) -> tuple[str, ...]:
+    """Requests that were accepted and never served, by the names in the instance."""
+    starts_s = _starts(log, dispatcher.plan())
+    return tuple(
+        request.id
+        for request in instance.requests
+        if dispatcher.status(request.id) is not None
+        and _fate(request, dispatcher, starts_s) == "num_open"
+    )
+
+
+def _starts(log: Log, plan: Plan) -> dict[str, float]:
+    """When service began, of what was served; of a transfer, at its drop."""
+    return {
+        stop.request: stop.start_s
+        for trip in plan.trips
+        for stop in trip.stops
+        if not stop.is_pickup and stop.request in log.served
+    }
 
 
 _FATES = {

@@ -3,66 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wardwise.fleet.facts import Fact, Ride
     from wardwise.fleet.plan import Plan, Stop, Trip
 
 Position = tuple[str, int]
 """A robot, and a position of its day as `Dispatcher.step` counts them."""
-
-
-class Deed(StrEnum):
-    """What a robot did. ``return``: it is back at the depot."""
-
-    DEPART = "depart"
-    ARRIVE = "arrive"
-    START = "start"
-    END = "end"
-    RETURN = "return"
-    BREAK_DOWN = "break-down"
-    REPAIRED = "repaired"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fact:
-    """Something that a robot did.
-
-    `place` is where it was, on departure and breakdown where it was under way to;
-    `request` is the one it was for, if any, under the name it then had.
-    """
-
-    now_s: float
-    robot: str
-    deed: Deed
-    place: str
-    request: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ride:
-    """A robot in an elevator: it came, had its turn, the cabin was there, it left."""
-
-    robot: str
-    elevator: str
-    floor: int
-    target: int
-    come_s: float
-    turn_s: float
-    board_s: float
-    leave_s: float
-
-    @property
-    def wait_s(self) -> float:
-        """Time before the door."""
-        return self.board_s - self.come_s
-
-    @property
-    def queue_s(self) -> float:
-        """The part of it in which other robots had their turn."""
-        return self.turn_s - self.come_s
 
 
 class Log:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import simpy
 
 from wardwise.fleet.check import Constraint, Timing, check
+from wardwise.fleet.facts import DrivenDay
 from wardwise.fleet.simulate.plan_robot import PlanRobot, Reading
 from wardwise.fleet.simulate.plan_steps import steps_of
 from wardwise.fleet.simulate.plan_ways import PlanWays, doors_of
 
 if TYPE_CHECKING:
     from wardwise.fleet.check import Report
+    from wardwise.fleet.facts import Fact, Ride
     from wardwise.fleet.plan import Charge, Plan
     from wardwise.fleet.problem import Instance
 
@@ -76,6 +78,8 @@ class PlanDay:
         Of robots with batteries.
     readings
         What robots did, in order.
+    facts, rides
+        The same and their rides in elevators, as a log of driven days has them.
     """
 
     plan: Plan
@@ -87,6 +91,14 @@ class PlanDay:
     charges: tuple[tuple[str, Charge], ...]
     energy: tuple[RobotEnergy, ...]
     readings: tuple[Reading, ...]
+    facts: tuple[Fact, ...]
+    rides: tuple[Ride, ...]
+
+    def driven(self, day: int = 0) -> DrivenDay:
+        """What was measured, under the number of a day, as a log has it."""
+        return DrivenDay(
+            day=day, seed=self.seed, facts=self.facts, rides=self.rides, unserved=self.unserved
+        )
 
 
 class PlanWorld:
@@ -102,6 +114,8 @@ class PlanWorld:
         names = doors_of(instance.site) if instance.site else []
         self.doors = {name: simpy.Resource(self.env) for name in names}
         self.readings: list[Reading] = []
+        self.facts: list[Fact] = []
+        self.rides: list[Ride] = []
         self.charges: list[tuple[str, Charge]] = []
         self.robots = [
             PlanRobot(
@@ -186,6 +200,8 @@ def carry_out(instance: Instance, plan: Plan, ways: PlanWays, seed: int) -> Plan
         charges=tuple(world.charges),
         energy=tuple(_energy(robot) for robot in world.robots if robot.battery),
         readings=tuple(world.readings),
+        facts=tuple(world.facts),
+        rides=tuple(world.rides),
     )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from wardwise.fleet.chance.legs import Legs
+    from wardwise.fleet.facts import DrivenDay
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
 
@@ -111,6 +112,7 @@ def simulate_plan_days(
     uses_building: bool = False,
     jobs: int | None = 1,
     on_progress: Callable[[int, int], None] | None = None,
+    on_day: Callable[[DrivenDay], None] | None = None,
 ) -> PlanDays:
     """Carry out a plan on several days, as `simulate_plan` does on one.
 
@@ -122,6 +124,8 @@ def simulate_plan_days(
         Processes; `None`: one for each core. The result does not depend on it.
     on_progress
         Called with the days done and the days in all.
+    on_day
+        Called with what was measured on each day, in order, to log it.
 
     Returns
     -------
@@ -139,15 +143,23 @@ def simulate_plan_days(
     require_drivable(instance, plan)
     legs = legs_of(instance)
     PlanWays(instance, seed, uses_building=uses_building, legs=legs)  # is there a building?
-    one = partial(_one, instance, plan, legs, uses_building)
-    done = gather_days(one, seed, num_days, jobs, on_progress)
+    one = partial(_one, instance, plan, legs, uses_building, seed, on_day is not None)
+    done = gather_days(one, seed, num_days, jobs, on_progress, on_day)
     return _conclude(instance, plan, done, seed, num_days, uses_building=uses_building)
 
 
-def _one(instance: Instance, plan: Plan, legs: Legs, uses_building: bool, seed: int) -> PlanFigures:
+def _one(
+    instance: Instance,
+    plan: Plan,
+    legs: Legs,
+    uses_building: bool,
+    first_seed: int,
+    is_logged: bool,
+    seed: int,
+) -> tuple[PlanFigures, DrivenDay | None]:
     ways = PlanWays(instance, seed, uses_building=uses_building, legs=legs)
     day = carry_out(instance, plan, ways, seed)
-    return PlanFigures(
+    figures = PlanFigures(
         seed=seed,
         late=day.late,
         unserved=day.unserved,
@@ -162,6 +174,7 @@ def _one(instance: Instance, plan: Plan, legs: Legs, uses_building: bool, seed: 
         num_skips=sum(each.num_skips for each in day.energy),
         queues=tuple((each.station, each.start_s - each.arrive_s) for _, each in day.charges),
     )
+    return figures, day.driven(seed - first_seed) if is_logged else None
 
 
 def _conclude(

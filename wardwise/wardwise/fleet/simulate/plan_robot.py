@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from wardwise.fleet.energy import HOUR_S, Recharge
+from wardwise.fleet.facts import Deed, Fact, Ride
 from wardwise.fleet.plan import Charge, Stop, Trip
 from wardwise.fleet.simulate.battery import BatteryTwin
 from wardwise.fleet.simulate.plan_steps import DEPOT, Needs, PlanStep, StepKind
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from wardwise.fleet.energy import ChargeCurve
     from wardwise.fleet.problem import Robot, Station
     from wardwise.fleet.simulate.plan_day import PlanWorld
+    from wardwise.fleet.simulate.plan_ways import Piece
 
     Process = Generator[simpy.Event, Any, None]
 
@@ -127,14 +129,14 @@ class PlanRobot:
         if step.kind is StepKind.STOP:
             assert step.request is not None
             key = (step.request.id, int(step.is_pickup))
-            yield from self._drive(step.place, *key)
+            yield from self._drive(step.place, *key, request=step.request.id)
             yield from self._serve(step)
         elif step.kind is StepKind.CHARGE:
             assert step.station is not None
             yield from self._drive(step.place, self.robot.id, step.trip, number, 3)
             yield from self._charge(step.station, step.after_wh, number + 1)
         else:
-            yield from self._drive(DEPOT, self.robot.id, step.trip, 2)
+            yield from self._drive(DEPOT, self.robot.id, step.trip, 2, end=Deed.RETURN)
             self._note(Act.RETURN)
             self._ready_s = env.now + step.dwell_s
             self._close(is_broken_off=False)
@@ -146,12 +148,14 @@ class PlanRobot:
         arrive_s = env.now
         yield from self._spend(max(0.0, step.earliest_s - arrive_s))
         self._note(Act.START, request.id)
+        self._tell(Deed.START, self._here, request.id)
         self._stops.append(
             Stop(request=request.id, arrive_s=arrive_s, start_s=env.now, is_pickup=step.is_pickup)
         )
         key = request.id, int(step.is_pickup)
         yield from self._spend(self.world.ways.service_s(step.dwell_s, *key))
         self._note(Act.END, request.id)
+        self._tell(Deed.END, self._here, request.id)
 
     def _charge(self, station: Station, least_wh: float, number: int) -> Process:
         """Queue for a slot and charge up to a level, or what the steps from one on need."""
@@ -249,17 +253,25 @@ class PlanRobot:
         assert battery is not None
         return battery.level_wh - need_wh >= battery.battery.reserve_wh - battery.slack_wh
 
-    def _drive(self, there: int, *key: str | int) -> Process:
+    def _drive(
+        self, there: int, *key: str | int, request: str | None = None, end: Deed = Deed.ARRIVE
+    ) -> Process:
         self._has_left = self._has_left or there != DEPOT
+        self._tell(Deed.DEPART, there, request)
         for piece in self.world.ways.leg(self._here, there, *key):
             seconds = piece.drive_s + piece.wait_s + piece.fixed_s
             if piece.door is None:
                 yield from self._spend(seconds, piece.metres)
                 continue
+            come_s = self.world.env.now
             with self.world.doors[piece.door].request() as turn:
                 yield from self._queue(turn)
+                turn_s = self.world.env.now
                 yield from self._spend(seconds, piece.metres)
+            if piece.lift is not None:
+                self._tell_ride(piece, come_s, turn_s)
         self._here = there
+        self._tell(end, there, request)
 
     def _spend(self, seconds: float, metres: float = 0.0) -> Process:
         """Let time pass and energy flow, both evenly."""
@@ -304,6 +316,30 @@ class PlanRobot:
                 )
             )
         self._has_left, self._stops, self._charges = False, [], []
+
+    def _tell(self, deed: Deed, place: int, request: str | None) -> None:
+        id_ = self.world.instance.places[place].id
+        self.world.facts.append(
+            Fact(
+                now_s=self.world.env.now, robot=self.robot.id, deed=deed, place=id_, request=request
+            )
+        )
+
+    def _tell_ride(self, piece: Piece, come_s: float, turn_s: float) -> None:
+        assert piece.lift is not None
+        elevator, floor, target = piece.lift
+        self.world.rides.append(
+            Ride(
+                robot=self.robot.id,
+                elevator=elevator,
+                floor=floor,
+                target=target,
+                come_s=come_s,
+                turn_s=turn_s,
+                board_s=turn_s + piece.wait_s,
+                leave_s=max(self.world.env.now, turn_s + piece.wait_s),
+            )
+        )
 
     def _note(self, act: Act, subject: str | None = None) -> None:
         level_wh = self.battery.level_wh if self.battery else None

@@ -28,7 +28,8 @@ class Piece(NamedTuple):
     """Part of a way: how long it takes, how much of the leg's metres it has.
 
     `wait_s` is the mean time before an elevator comes, 0 on corridors; `door` is the
-    door or elevator that lets one robot pass at a time, if any.
+    door or elevator that lets one robot pass at a time, if any; `lift` tells an elevator
+    and the floors that it goes from and to.
     """
 
     drive_s: float
@@ -36,6 +37,7 @@ class Piece(NamedTuple):
     wait_s: float
     metres: float
     door: str | None
+    lift: tuple[str, int, int] | None = None
 
 
 class PlanWays:
@@ -125,7 +127,8 @@ def cut(site: Site, start: str, end: str) -> tuple[Piece, ...]:
         other, target = landings.get(there, (None, 0))
         if elevator is not None and elevator is other:
             fixed_s = elevator.ride_s(floor, target) - elevator.wait_mean_s
-            pieces.append(Piece(0.0, fixed_s, elevator.wait_mean_s, 0.0, _cabin(elevator)))
+            lift = elevator.id, floor, target
+            pieces.append(Piece(0.0, fixed_s, elevator.wait_mean_s, 0.0, _cabin(elevator), lift))
             continue
         total_s, metres, corridor = corridors[here, there]
         pieces.append(Piece(total_s - corridor.door_s, 0.0, 0.0, metres, None))

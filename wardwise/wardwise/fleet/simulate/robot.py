@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from wardwise.fleet.dispatch import Breakdown, Delay, Return, Step
 from wardwise.fleet.dispatch.state import clock
+from wardwise.fleet.facts import Deed, Fact, Ride
 from wardwise.fleet.search.packed import QUANTA_PER_UNIT
 from wardwise.fleet.simulate.disturbances import Source
-from wardwise.fleet.simulate.log import Deed, Fact, Ride
 from wardwise.fleet.simulate.ways import Drive, Lift
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from wardwise.fleet.check import Timing, check
 from wardwise.fleet.dispatch import Policy
+from wardwise.fleet.facts import DrivenDay
 from wardwise.fleet.simulate.disturbances import Disturbances
-from wardwise.fleet.simulate.figures import figures_of
+from wardwise.fleet.simulate.figures import figures_of, unserved_of
 from wardwise.fleet.simulate.world import Scenario, World
 from wardwise.fleet.solvers import solve
 
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
     from wardwise.fleet.check import Report
     from wardwise.fleet.dispatch import Journal, Outcome, Record
+    from wardwise.fleet.facts import Fact, Ride
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
     from wardwise.fleet.replay import Reoptimisation
     from wardwise.fleet.simulate.figures import Figures
-    from wardwise.fleet.simulate.log import Fact, Ride
 
 # Limited by iterations alone, so that the same seed gives the same plan.
 PLAN_ITERATIONS = 2000
@@ -53,6 +54,8 @@ class Simulation:
         Every event of the dispatcher with its answers.
     facts, rides
         What robots did, and their rides in elevators, as they ended.
+    unserved
+        Requests that were accepted and never served, by their first names.
     latency_s
         Seconds that each answer to a request took, journal included.
     is_complete
@@ -71,8 +74,20 @@ class Simulation:
     records: tuple[Record, ...]
     facts: tuple[Fact, ...]
     rides: tuple[Ride, ...]
+    unserved: tuple[str, ...]
     latency_s: tuple[float, ...] = field(compare=False)
     is_complete: bool
+
+    def driven(self, day: int = 0) -> DrivenDay:
+        """What was measured, under the number of a day, as a log has it."""
+        return DrivenDay(
+            day=day,
+            seed=self.seed,
+            facts=self.facts,
+            rides=self.rides,
+            unserved=self.unserved,
+            is_complete=self.is_complete,
+        )
 
 
 def simulate(
@@ -149,6 +164,7 @@ def simulate(
         records=tuple(world.records),
         facts=tuple(world.log.facts),
         rides=tuple(world.log.rides),
+        unserved=unserved_of(instance, world.dispatcher, world.log),
         latency_s=tuple(world.latency_s),
         is_complete=is_complete,
     )
