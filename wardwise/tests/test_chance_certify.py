@@ -13,8 +13,9 @@ from scipy.stats import binom
 
 from wardwise.fleet.chance import certify, evaluate, service_levels
 from wardwise.fleet.chance.certify import least_scenarios, upper_bounds
+from wardwise.fleet.check import Timing
 from wardwise.fleet.plan import Plan
-from wardwise.fleet.problem import Instance, Place, Request, Robot
+from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot
 from wardwise.fleet.randomness import Law, Promise, Randomness, Scope, Spread
 from wardwise.fleet.schedule import schedule
 from wardwise.io import read_plan, write_plan
@@ -49,6 +50,34 @@ def test_shares_are_those_of_the_normal_law():
     # Back at 400 s in the mean with deviation sqrt(400 + 400 + 1600) = 49.0: 1 - Phi(2.45).
     assert certificate.returns[0].late_share == pytest.approx(0.00716, abs=4 * 0.00027)
     assert not certificate.holds
+
+
+@pytest.mark.parametrize("kind", [Kind.DELIVER, Kind.COLLECT])
+def test_no_robot_of_a_dispatched_day_leaves_before_it_knows(kind: Kind):
+    """Called in at 30 s, 100 s away with deviation 20, due at 150 s: 1 - Phi(1), not Phi(2.5)."""
+    instance, plan = line()
+    near, far = (replace(request, kind=kind) for request in instance.requests)
+    near = replace(near, release_s=30, due_s=150)
+    shares = {}
+    for timing in Timing:
+        called = replace(instance, requests=(near, far))
+        found = certify(called, plan, num_scenarios=50_000, timing=timing).certificate
+        shares[timing] = found.requests[0].late_share
+    assert shares[Timing.PLANNED] == pytest.approx(0.0062, abs=4 * 0.00035)
+    assert shares[Timing.DISPATCHED] == pytest.approx(0.1587, abs=4 * 0.0016)
+    assert shares[Timing.EXECUTED] == shares[Timing.DISPATCHED]
+
+
+def test_a_call_on_the_way_holds_up_the_way_to_its_own_stop():
+    """Called in at 160 s, long after the stop before: due at 280 s, 1 - Phi(1) late; not it."""
+    instance, plan = line()
+    near, far = instance.requests
+    far = replace(far, kind=Kind.COLLECT, release_s=160, due_s=280)
+    called = replace(instance, requests=(near, far))
+    found = certify(called, plan, num_scenarios=50_000, timing=Timing.DISPATCHED).certificate
+    alone = certify(instance, plan, num_scenarios=50_000).certificate
+    assert found.requests[0] == alone.requests[0]
+    assert found.requests[1].late_share == pytest.approx(0.1587, abs=0.01)
 
 
 def test_a_promise_is_kept_by_bounds_not_by_shares():

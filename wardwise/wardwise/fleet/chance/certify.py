@@ -20,6 +20,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from wardwise.fleet.chance.scenarios import MOST_SCENARIOS, evaluate
+from wardwise.fleet.check import Timing
 from wardwise.fleet.plan import Certificate, RequestRisk, ReturnRisk
 from wardwise.fleet.problem import NUM_PRIORITIES
 from wardwise.fleet.randomness import Promise, Scope
@@ -42,6 +43,7 @@ def certify(
     seed: int = 0,
     confidence: float = 0.99,
     jobs: int | None = 1,
+    timing: Timing = Timing.PLANNED,
 ) -> Plan:
     """Drive a plan on random days and write into it how often what was late.
 
@@ -58,6 +60,8 @@ def certify(
         Of each bound, above 0 and below 1.
     jobs
         Threads; `None`: one for each core. The certificate does not depend on it.
+    timing
+        `Timing.DISPATCHED`: no robot leaves for a request before its release.
 
     Returns
     -------
@@ -74,7 +78,9 @@ def certify(
         raise ValueError(f"confidence: expected above 0 and below 1, got {confidence}")
     promise = instance.promise or Promise()
     num_scenarios = max(num_scenarios, least_scenarios(promise, confidence))
-    outcome = evaluate(instance, plan, num_scenarios=num_scenarios, seed=seed, jobs=jobs)
+    outcome = evaluate(
+        instance, plan, num_scenarios=num_scenarios, seed=seed, jobs=jobs, timing=timing
+    )
     return replace(
         plan,
         certificate=Certificate(

@@ -20,6 +20,7 @@ from numba import njit
 from wardwise.fleet.chance.normal import TOLERANCE_S
 from wardwise.fleet.chance.steps import itinerary_of
 from wardwise.fleet.chance.tables import Tables
+from wardwise.fleet.check import Timing
 from wardwise.fleet.randomness import Randomness
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def evaluate(
     num_scenarios: int = 20_000,
     seed: int = 0,
     jobs: int | None = 1,
+    timing: Timing = Timing.PLANNED,
 ) -> Outcome:
     """Drive a plan on random days; the same seed gives every plan the same luck.
 
@@ -109,6 +111,8 @@ def evaluate(
         At least 0.
     jobs
         Threads; `None`: one for each core. The result does not depend on it.
+    timing
+        `Timing.DISPATCHED`: no robot leaves for a request before its release.
 
     Raises
     ------
@@ -121,7 +125,7 @@ def evaluate(
         raise ValueError(f"seed: expected at least 0, got {seed}")
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs: expected at least 1, got {jobs}")
-    itinerary = itinerary_of(instance, plan)
+    itinerary = itinerary_of(instance, plan, timing=timing)
     blocks = [
         (first, min(BLOCK, num_scenarios - first)) for first in range(0, num_scenarios, BLOCK)
     ]

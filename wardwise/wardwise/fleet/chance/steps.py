@@ -13,6 +13,10 @@ the plan states: leaving earlier makes nothing later. Charges take their planned
 They start no earlier than planned where the plan waits for a slot, which shows where a
 robot arrives before its charge starts or where another's charge ends when it starts.
 Queues that luck makes elsewhere are left to the twin (`wardwise.fleet.simulate`).
+
+Of a day as it was dispatched, no robot leaves for a request before it is known, as the
+checker has it with the same `Timing`: what is brought from the depot holds up the
+departure, all else the way to its own stop.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import numpy as np
 
 from wardwise.fleet.chance.legs import legs_of
 from wardwise.fleet.chance.luck import Aim, Purpose, Stream
+from wardwise.fleet.check import Timing
 from wardwise.fleet.plan import Charge
 from wardwise.fleet.problem import Kind
 from wardwise.fleet.randomness import Randomness
@@ -144,8 +149,19 @@ class Itinerary:
     trips: tuple[frozenset[str], ...]
 
 
-def itinerary_of(instance: Instance, plan: Plan, legs: Legs | None = None) -> Itinerary:
+def itinerary_of(
+    instance: Instance,
+    plan: Plan,
+    legs: Legs | None = None,
+    *,
+    timing: Timing = Timing.PLANNED,
+) -> Itinerary:
     """Steps of all robots of a plan.
+
+    Parameters
+    ----------
+    timing
+        Whether all requests are known beforehand, or robots wait for their release.
 
     Raises
     ------
@@ -156,7 +172,7 @@ def itinerary_of(instance: Instance, plan: Plan, legs: Legs | None = None) -> It
     by_robot: dict[str, list[tuple[int, Trip]]] = {}
     for number, trip in enumerate(plan.trips):
         by_robot.setdefault(trip.robot, []).append((number, trip))
-    builder = _Builder(instance, legs or legs_of(instance), plan)
+    builder = _Builder(instance, legs or legs_of(instance), plan, timing)
     rows = tuple(builder.row(robot, trips) for robot, trips in by_robot.items())
     return Itinerary(
         steps=_stacked(builder.steps),
@@ -181,8 +197,9 @@ def _stacked(steps: Sequence[Step]) -> Steps:
 class _Builder:
     """Steps of one robot after the other; rows of factors count from 1 for each."""
 
-    def __init__(self, instance: Instance, legs: Legs, plan: Plan) -> None:
+    def __init__(self, instance: Instance, legs: Legs, plan: Plan, timing: Timing) -> None:
         self._instance, self._legs = instance, legs
+        self._heeds_release = timing is not Timing.PLANNED
         self._law = instance.randomness or Randomness()
         # When charges end at a station, and whose they are.
         self._ends: dict[str, list[tuple[float, str]]] = {}
@@ -247,7 +264,7 @@ class _Builder:
             free_s += charge.end_s - charge.start_s
             lasts_s += charge.end_s - charge.start_s
         requests = [self._request(stop.request) for stop in trip.stops]
-        goods_s = max(request.available_s for request in requests)
+        goods_s = max(self._at_depot_s(request) for request in requests)
         self.steps.append(Step(fixed_s=max(reload_s, lasts_s), earliest_s=max(free_s, goods_s)))
 
     def _charge(self, robot: str, charge: Charge, stream: Stream) -> None:
@@ -261,7 +278,10 @@ class _Builder:
         aim = self._aim(stop)
         place = self._instance.place_index[request.stop_place(is_pickup=stop.is_pickup)]
         step = Step(waits=1)
-        if not (is_transfer and aim is Aim.STOP):
+        is_drop = is_transfer and aim is Aim.STOP
+        if not (is_drop or request.kind is Kind.DELIVER):
+            self._hear_of(request)
+        if not is_drop:
             step = step._replace(earliest_s=request.earliest_s)
         if aim is Aim.STOP:
             price_per_s = self._instance.costs.lateness_per_s[request.priority - 1]
@@ -276,6 +296,17 @@ class _Builder:
         )
         variance = (service.cv * request.service_s) ** 2
         self._after = Step(serve_s=request.service_s, serve_row=row, var_s2=variance)
+
+    def _at_depot_s(self, request: Request) -> float:
+        """From when on what a request brings from the depot can be loaded."""
+        is_heeded = self._heeds_release and request.kind is Kind.DELIVER
+        return max(request.available_s, request.release_s if is_heeded else 0.0)
+
+    def _hear_of(self, request: Request) -> None:
+        """Be done where the robot is, and stay there until it knows of its next stop."""
+        if self._heeds_release and request.release_s > 0:
+            self.steps.append(self._after._replace(earliest_s=request.release_s))
+            self._after = Step()
 
     def _arrive(self, there: int, stream: Stream, step: Step) -> None:
         """Add a step that ends at a place after a leg of its own luck."""
