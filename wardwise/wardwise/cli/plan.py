@@ -27,8 +27,9 @@ from wardwise.cli.common import (
     tell,
 )
 from wardwise.cli.shortcomings import shortcomings
-from wardwise.cli.terms import CONFIDENCE, with_terms
+from wardwise.cli.terms import with_terms
 from wardwise.fleet.chance import certify
+from wardwise.fleet.chance.certify import CONFIDENCE
 from wardwise.fleet.check import check
 from wardwise.fleet.energy import Recharge  # noqa: TC001, typer reads the types
 from wardwise.fleet.randomness import Scope  # noqa: TC001, typer reads the types

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from wardwise.fleet.chance.certify import least_scenarios
+from wardwise.fleet.chance.certify import CONFIDENCE, least_scenarios
 from wardwise.fleet.randomness import MOST_SHARE, Promise, Scope
 from wardwise.fleet.sizing.result import CLASSES
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wardwise.fleet.energy import Recharge
     from wardwise.fleet.problem import Instance
 
-CONFIDENCE = 0.99
+
 # Shares are given in percent, with more digits than anybody promises.
 DIGITS = 12
 
@@ -51,7 +51,7 @@ def with_terms(
 def _late_shares(text: str, before: tuple[float, float, float]) -> tuple[float, float, float]:
     """Shares of late requests from percent on time: one for all, or some by name."""
     if "=" not in text:
-        share = _late_share(text, text)
+        share = late_share("--promise", text)
         return share, share, share
     shares = dict(zip(CLASSES, before, strict=True))
     seen: set[str] = set()
@@ -63,19 +63,26 @@ def _late_shares(text: str, before: tuple[float, float, float]) -> tuple[float, 
                 f"stat=99,routine=90, got {text!r}"
             )
         seen.add(name)
-        shares[name] = _late_share(value, text)
+        shares[name] = late_share("--promise", value)
     return shares["stat"], shares["urgent"], shares["routine"]
 
 
-def _late_share(value: str, text: str) -> float:
+def late_share(option: str, text: str) -> float:
+    """Share of late requests from percent on time.
+
+    Raises
+    ------
+    ValueError
+        Naming the option, if it is out of range.
+    """
     least_pct = 100 * (1 - MOST_SHARE)
     try:
-        on_time_pct = float(value)
+        on_time_pct = float(text)
     except ValueError:
         on_time_pct = math.nan
     share = round((100 - on_time_pct) / 100, DIGITS)
     if not 0 < share <= MOST_SHARE:
         raise ValueError(
-            f"--promise: expected {least_pct:g} to below 100 percent on time, got {text!r}"
+            f"{option}: expected {least_pct:g} to below 100 percent on time, got {text!r}"
         )
     return share

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
 
+# Of each bound.
+CONFIDENCE = 0.99
+
 
 def certify(
     instance: Instance,
@@ -41,7 +44,7 @@ def certify(
     *,
     num_scenarios: int = 20_000,
     seed: int = 0,
-    confidence: float = 0.99,
+    confidence: float = CONFIDENCE,
     jobs: int | None = 1,
     timing: Timing = Timing.PLANNED,
 ) -> Plan:
@@ -101,7 +104,9 @@ def certify(
     )
 
 
-def keeps(instance: Instance, plan: Plan, outcome: Outcome, *, confidence: float = 0.99) -> bool:
+def keeps(
+    instance: Instance, plan: Plan, outcome: Outcome, *, confidence: float = CONFIDENCE
+) -> bool:
     """Whether every bound keeps the promise of the instance, for its requests or its trips."""
     promise = instance.promise or Promise()
 

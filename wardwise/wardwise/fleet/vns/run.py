@@ -40,6 +40,9 @@ NUM_PLANS, PLANS_UNTIL, RELEASED_SHARE = 3, 0.8, 0.3
 # Routes over chargers are shortened from more heat on; found by experiment.
 SHORTENING = Cooling(start=8.0)
 REPORT_EVERY_S = 0.25
+# Where plans are judged: meetings while routes of one plan are shortened, and how often a
+# plan is mended in a meeting, and in the first one.
+JUDGED_MEETINGS, MOST_MENDS, FIRST_MENDS = 5, 4, 40
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,12 @@ class Run:
 
     Parameters
     ----------
-    on_found
-        Called with every plan that beats all before it, elapsed seconds and iteration.
+    accept
+        Called with every plan that beats all accepted before it, elapsed seconds and
+        iteration; returns whether it may count.
+    is_judged
+        Whether `accept` changes the model when it refuses, so that the plan can be mended.
+        It is then called between phases only, when no search is at work.
     rows
         Routes of robots to start with.
     least_robots
@@ -78,13 +85,15 @@ class Run:
         model: Model,
         clock: Clock,
         seed: int,
-        on_found: Callable[[Found, float, int], None],
+        accept: Callable[[Found, float, int], bool],
         *,
+        is_judged: bool = False,
         rows: Mapping[int, Sequence[int]] | None = None,
         least_robots: int = 1,
         local_search: bool = False,
     ) -> None:
-        self.model, self.clock, self._on_found = model, clock, on_found
+        self.model, self.clock = model, clock
+        self._accept, self._is_judged = accept, is_judged
         size = TEAM_SIZE if model.num_requests >= TEAM_FROM else 1
         seeds = np.random.default_rng(seed).integers(1, 2**62, size)
         self.searches = [Search(model, int(s), local_search=local_search) for s in seeds]
@@ -99,10 +108,9 @@ class Run:
         """Construct, empty robots, shorten routes, until the clock says stop."""
         first = self.searches[0]
         first.construct(self._rows)
-        self.report(first)
-        assert self.best is not None
+        self._settle(first, FIRST_MENDS)
         for other in self.searches[1:]:
-            other.adopt(self.best.rows)
+            other.adopt(self.found(first).rows)
         if self.model.num_requests == 0:
             return
         with ThreadPoolExecutor(len(self.searches)) as pool:
@@ -123,22 +131,34 @@ class Run:
         begun = max(self.clock.spent(iteration) for iteration in self.iteration)
         turn = max(PLANS_UNTIL - begun, 0.0) / NUM_PLANS
         for number in range(NUM_PLANS):
-            self._all(pool, partial(self._try_plan, begun + number * turn, turn, number > 0))
+            if number:
+                self._all(pool, partial(self._vary, begun + (number + 0.5) * turn))
+            self._shorten_all(pool, begun + (number + 1) * turn, SHORTENING)
             self._meet()
-        self._all(pool, partial(self._shorten, 1.0, WORKING_OUT))
+        self._shorten_all(pool, 1.0, WORKING_OUT)
         self._meet()
 
-    def _try_plan(self, begun: float, turn: float, is_new: bool, i: int) -> bool:
-        """Shorten the best plan, or another one that has much in common with it."""
+    def _vary(self, until: float, i: int) -> bool:
+        """Go on from another plan that has much in common with the best one."""
         search = self.searches[i]
-        if is_new:
-            search.release(RELEASED_SHARE)
-            search.begin_emptying()
-            while len(search.absent()) and self.clock.spent(self.iteration[i]) < begun + turn / 2:
-                self._batch(i, EMPTYING_TEMPERATURE * search.mean_price(), is_emptying=True)
-            if len(search.absent()) == 0:
-                keep(search.routes, search.work)
-        return self._shorten(begun + turn, SHORTENING, i)
+        search.release(RELEASED_SHARE)
+        search.begin_emptying()
+        while len(search.absent()) and self.clock.spent(self.iteration[i]) < until:
+            self._batch(i, EMPTYING_TEMPERATURE * search.mean_price(), is_emptying=True)
+        if len(search.absent()) == 0:
+            keep(search.routes, search.work)
+        return True
+
+    def _shorten_all(self, pool: ThreadPoolExecutor, end: float, cooling: Cooling) -> None:
+        """Shorten routes in all searches; plans are judged now and then, and mended."""
+        begun = [self.clock.spent(iteration) for iteration in self.iteration]
+        meetings = JUDGED_MEETINGS if self._is_judged else 1
+        for meeting in range(meetings):
+            if meeting:
+                for search in self.searches:
+                    self._settle(search)
+            work = partial(self._shorten, begun, end, (meeting + 1) / meetings, cooling)
+            self._all(pool, work)
 
     def _all(self, pool: ThreadPoolExecutor, work: Callable[[int], bool]) -> list[bool]:
         """Let every search work; in a pause between batches the first one reports."""
@@ -149,10 +169,18 @@ class Run:
     def _meet(self) -> None:
         """Everybody goes on from the best plan of all."""
         for search in self.searches:
-            self.report(search)
-        assert self.best is not None
+            self._settle(search)
+        best = self.best or self.found(self.searches[0])
         for search in self.searches:
-            search.adopt(self.best.rows)
+            search.adopt(best.rows)
+
+    def _settle(self, search: Search, most_mends: int = MOST_MENDS) -> None:
+        """Have the best plan of a search judged; what is refused is mended."""
+        for _ in range(most_mends):
+            if self.report(search) or not self._is_judged or self.clock.is_stopped:
+                return
+            search.work.is_closed[:] = False
+            search.construct(self.found(search).rows)
 
     def _empty(self, until: float, i: int) -> bool:
         """Send robots home one by one; returns whether no more can go."""
@@ -165,7 +193,7 @@ class Run:
         while self.clock.spent(self.iteration[i]) < until:
             if len(search.absent()) == 0:
                 keep(search.routes, search.work)
-                if i == 0:
+                if i == 0 and not self._is_judged:
                     self.report(search)
                 if len(search.used()) <= self._least_robots:
                     return True
@@ -174,16 +202,22 @@ class Run:
             self._batch(i, EMPTYING_TEMPERATURE * search.mean_price(), is_emptying=True)
         return False
 
-    def _shorten(self, until: float, cooling: Cooling, i: int) -> bool:
+    def _shorten(
+        self, begun: Sequence[float], end: float, part: float, cooling: Cooling, i: int
+    ) -> bool:
+        """Anneal up to a part of the work between `begun` and `end`."""
         search = self.searches[i]
         search.begin_shortening()
-        begun, scale = self.clock.spent(self.iteration[i]), search.mean_price()
+        scale = search.mean_price()
         improvements = 0
-        while (spent := self.clock.spent(self.iteration[i])) < until:
-            share = (spent - begun) / (until - begun)
+        while (spent := self.clock.spent(self.iteration[i])) < end:
+            share = (spent - begun[i]) / (end - begun[i])
+            if share >= part:
+                break
             heat = scale * cooling.start * (cooling.end / cooling.start) ** share
             improvements += self._batch(i, heat, is_emptying=False)
-            if i == 0 and improvements and self.clock.elapsed_s > self._reported_s + REPORT_EVERY_S:
+            is_due = self.clock.elapsed_s > self._reported_s + REPORT_EVERY_S
+            if i == 0 and improvements and is_due and not self._is_judged:
                 self.report(search)
                 improvements = 0
         return True
@@ -213,13 +247,16 @@ class Run:
             price, loss = price + loss, 0.0
         return Found(rows, denied, loss, price)
 
-    def report(self, search: Search) -> None:
-        """Keep the best plan of a search if it beats all before it."""
+    def report(self, search: Search) -> bool:
+        """Keep the best plan of a search if it beats all before it; false if it is refused."""
         found = self.found(search)
         self._reported_s = self.clock.elapsed_s
-        if found.is_better(self.best):
-            self.best = found
-            self._on_found(found, self._reported_s, sum(self.iteration))
+        if not found.is_better(self.best):
+            return True
+        if not self._accept(found, self._reported_s, sum(self.iteration)):
+            return False
+        self.best = found
+        return True
 
 
 def _longest(model: Model) -> float:

@@ -10,6 +10,7 @@ from wardwise.fleet.schedule import ScheduleError
 from wardwise.fleet.search.packed import Objective
 from wardwise.fleet.vns.clock import Clock
 from wardwise.fleet.vns.model import model as make_model
+from wardwise.fleet.vns.promises import Judge
 from wardwise.fleet.vns.routes import to_plan
 from wardwise.fleet.vns.run import Found, Run
 
@@ -52,7 +53,9 @@ def vns(
     Returns
     -------
     Plan
-        The best plan found; also after Ctrl-C, once there is one.
+        The best plan found; also after Ctrl-C, once there is one. Where the instance has a
+        promise, the best of those that keep it on random days (see `promises`), or the
+        last that does not if there is none.
 
     Raises
     ------
@@ -72,25 +75,31 @@ def vns(
             )
     model = make_model(instance, objective)
 
+    judge = Judge(instance, model) if model.has_promise else None
     timed: Plan | None = None
-    refusal: ScheduleError | None = None
+    refused: Plan | ScheduleError | None = None
 
-    def found_one(found: Found, elapsed_s: float, iteration: int) -> None:
-        nonlocal timed, refusal
+    def accept(found: Found, elapsed_s: float, iteration: int) -> bool:
+        nonlocal timed, refused
         try:
             plan = to_plan(instance, model, found.rows, found.denied)
         except ScheduleError as error:
-            refusal = error
-            return
+            refused = refused or error
+            return False
+        if judge is not None and not judge.accepts(plan):
+            refused = plan
+            return False
         timed = plan
         if on_plan is not None:
             on_plan(lambda: plan, elapsed_s, iteration)
+        return True
 
     run = Run(
         model,
         Clock(time_limit=time_limit, max_iterations=max_iterations),
         seed,
-        found_one,
+        accept,
+        is_judged=judge is not None and not judge.is_idle,
         least_robots=least_fleet(instance).robots,
         local_search=local_search,
     )
@@ -99,7 +108,12 @@ def vns(
     except KeyboardInterrupt:
         if timed is None:
             raise
-    if timed is None:
-        assert refusal is not None
-        raise refusal
-    return timed
+    if timed is not None:
+        return timed
+    assert refused is not None
+    if isinstance(refused, ScheduleError):
+        raise refused
+    if on_plan is not None:
+        last = refused
+        on_plan(lambda: last, time_limit, 0)
+    return refused
