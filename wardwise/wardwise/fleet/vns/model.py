@@ -57,6 +57,9 @@ class Model(NamedTuple):
         Variances in s2; standard deviations by which a mean arrival must be in time (of
         the depot: back by the end of the shift), and shares of days on which a request
         may be late. Changed by a search that has its plans certified.
+    is_money, saves_robots
+        Whether plans are judged by money, or by the robots that leave home first; else by
+        distance alone.
     is_joint
         Whether promises hold for all requests of a trip at once.
     is_exact
@@ -101,6 +104,7 @@ class Model(NamedTuple):
     is_soft: bool
     has_goods: bool
     is_money: bool
+    saves_robots: bool
     is_joint: bool
     has_promise: bool
 
@@ -151,6 +155,7 @@ def model(instance: Instance, objective: Objective) -> Model:
         is_soft=is_soft,
         has_goods=any(r.available_s > 0 for r in requests),
         is_money=is_money,
+        saves_robots=objective is Objective.HIERARCHICAL,
         **_promises(instance, place),
     )
 

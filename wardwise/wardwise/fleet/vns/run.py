@@ -121,7 +121,7 @@ class Run:
                 raise
 
     def _phases(self, pool: ThreadPoolExecutor) -> None:
-        if not self.model.is_money:
+        if self.model.saves_robots:
             for meeting in range(1, EMPTYING_MEETINGS + 1):
                 until = EMPTYING_SHARE * meeting / EMPTYING_MEETINGS
                 are_done = self._all(pool, partial(self._empty, until))
@@ -241,7 +241,7 @@ class Run:
         denied = [v for v in range(1, model.num_requests + 1) if v not in served]
         metres = sum(float(model.distance[row[:-1], row[1:]].sum()) for row in rows.values())
         price = model.metre_price * metres
-        price += len(rows) * (model.robot_price if model.is_money else self._robot_price)
+        price += len(rows) * (self._robot_price if model.saves_robots else model.robot_price)
         loss = float(model.denial_price[denied].sum())
         if model.is_money:
             price, loss = price + loss, 0.0

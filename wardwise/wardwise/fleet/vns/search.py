@@ -141,7 +141,7 @@ class Search:
         self.restore()
         absent = self.absent()
         work.is_closed[:] = False
-        if not model.is_money:
+        if model.saves_robots:
             work.is_closed[:] = self.routes.length == 2
         if model.is_money:
             work.penalty[:] = model.denial_price
