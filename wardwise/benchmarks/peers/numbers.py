@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardwise.fleet.schedule import schedule
+from wardwise.io.geometry import cut_to_tenths
 
 if TYPE_CHECKING:
     from wardwise.fleet.plan import Plan
@@ -84,7 +85,7 @@ def length(numbers: Numbers, routes: Routes) -> int:
 
 def cut_tenths(instance: Instance) -> NDArray[np.float64]:
     """Distances cut, not rounded, to one decimal: the convention of the DIMACS challenge."""
-    return np.floor(instance.distance_m * TENTHS + _FUZZ) / TENTHS
+    return cut_to_tenths(instance.distance_m)
 
 
 def to_plan(instance: Instance, routes: Routes) -> Plan:

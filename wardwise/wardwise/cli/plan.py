@@ -26,6 +26,7 @@ from wardwise.cli.common import (
     talk,
     tell,
 )
+from wardwise.cli.plan_files import read_plan_file, require_plan_fits, write_plan_file
 from wardwise.cli.shortcomings import shortcomings
 from wardwise.cli.terms import with_terms
 from wardwise.fleet.chance import certify
@@ -36,7 +37,7 @@ from wardwise.fleet.randomness import Scope  # noqa: TC001, typer reads the type
 from wardwise.fleet.schedule import ScheduleError
 from wardwise.fleet.solvers import METHODS, Objective, default_method
 from wardwise.generate import generate_hospital
-from wardwise.io import json_schema, read_instance, read_plan, write_json, write_plan
+from wardwise.io import json_schema, read_instance, write_json
 from wardwise.report import ElectricKpis, summarise, write_report
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def plan(
         Scope | None, typer.Option(help="What the promise is for, one by one; none: as FILE.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Plan to write; none: FILE's name with .plan.json, here.")
+        Path | None,
+        typer.Option(help="Plan to write, .json or .sol; none: FILE's name with .plan.json, here."),
     ] = None,
     report: ReportFile = None,
     start_h: ReportStart = None,
@@ -81,6 +83,7 @@ def plan(
     for path in (target, report):
         require_writable(path)
     instance = with_terms(read_instance(file), recharge=recharge, promise=promise, scope=scope)
+    require_plan_fits(instance, target)
     task = Task(method or default_method(instance), objective, time_limit, max_iterations, seed)
     searched = _searched(instance, task)
     if searched is None:
@@ -89,7 +92,7 @@ def plan(
     if instance.promise is not None:
         found = _certified(instance, found, seed)
     verdict = check(instance, found)
-    write_plan(found, target)
+    write_plan_file(found, verdict.cost.distance_m, target)
     if report:
         write_report(instance, found, verdict, report, start_h=start_h)
     written = {"plan": str(target), **({"report": str(report)} if report else {})}
@@ -178,11 +181,16 @@ def _share(share: float, upper: float) -> str:
 
 def check_command(
     file: InputFile,
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan to check: JSON.")],
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan to check: JSON or .sol.")],
     as_json: AsJson = False,
 ) -> int:
     """Check PLAN against FILE with a checker that shares no code with the solvers."""
-    instance, found = read_instance(file), read_plan(plan_file)
+    instance = read_instance(file)
+    try:
+        found = read_plan_file(instance, plan_file)
+    except ScheduleError as problem:
+        talk.print(f"infeasible: {problem}")
+        return 1
     verdict = check(instance, found)
     return _tell_all(instance, found, verdict, as_json=as_json, written={})
 

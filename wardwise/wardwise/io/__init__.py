@@ -25,7 +25,13 @@ from wardwise.io.lackner import (
 )
 from wardwise.io.schemas import json_schema
 from wardwise.io.solomon import parse_solomon, read_solomon, write_solomon
-from wardwise.io.solution import Solution, read_solution, write_solution
+from wardwise.io.solution import (
+    Solution,
+    read_solution,
+    require_sequences,
+    solution_of,
+    write_solution,
+)
 from wardwise.io.vrplib import parse_vrplib, read_vrplib, write_vrplib
 
 if TYPE_CHECKING:
@@ -51,6 +57,8 @@ __all__ = [
     "read_solomon",
     "read_solution",
     "read_vrplib",
+    "require_sequences",
+    "solution_of",
     "write_json",
     "write_lackner",
     "write_log",

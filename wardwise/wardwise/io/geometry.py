@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+# Lengths that come out of decimal input, like 0.3 = 0.2999... in binary, stay what they are.
+_FUZZ = 1e-6
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,3 +22,9 @@ def euclidean(places: Sequence[Place]) -> Matrix:
     y_m = np.array([place.y_m for place in places])
     distance_m: Matrix = np.hypot(x_m[:, None] - x_m[None, :], y_m[:, None] - y_m[None, :])
     return distance_m
+
+
+def cut_to_tenths(lengths: Matrix) -> Matrix:
+    """Cut, not round, to one decimal: the convention of the DIMACS challenge on routing."""
+    cut: Matrix = np.floor(lengths * 10 + _FUZZ) / 10
+    return cut

@@ -1,7 +1,7 @@
 """What the plain-text formats of the routing literature have in common.
 
-They know one depot, one kind of robot that makes one trip, loads that are
-collected, and hard time windows; one unit of distance takes one unit of time.
+They know one depot, one kind of robot, which makes one trip unless the format says
+otherwise, and hard time windows; one unit of distance takes one unit of time.
 Requests are called by their customer number as text, robots "1" to "K".
 """
 
@@ -32,6 +32,7 @@ def plain_instance(
     capacity: float,
     day_s: tuple[float, float],
     distance: Matrix,
+    max_trips: int | None = 1,
 ) -> Instance:
     """Put together an instance of the literature.
 
@@ -43,6 +44,8 @@ def plain_instance(
         When the depot opens and when all robots are back.
     distance
         Shape (P, P), used as travel time too.
+    max_trips
+        Trips of a robot; `None`: any number.
 
     Raises
     ------
@@ -50,7 +53,7 @@ def plain_instance(
         If a customer cannot be served at all.
     """
     robots = tuple(
-        Robot(id=str(k), capacity=capacity, start_s=day_s[0], end_s=day_s[1], max_trips=1)
+        Robot(id=str(k), capacity=capacity, start_s=day_s[0], end_s=day_s[1], max_trips=max_trips)
         for k in range(1, num_robots + 1)
     )
     try:

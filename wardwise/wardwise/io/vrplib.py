@@ -1,9 +1,15 @@
-"""VRPLIB text: capacitated routing, with time windows or without.
+"""VRPLIB text: capacitated routing, with time windows or without, in one trip or several.
 
-Read are the types CVRP, VRPTW and CVRPTW; lengths given as ``EXPLICIT
+Read are the types CVRP, VRPTW, CVRPTW and MTVRPTWR; lengths given as ``EXPLICIT
 FULL_MATRIX``, row = from, or as ``EUC_2D``, taken in double precision and not
 rounded. Node 1 is the depot. Node n is customer n - 1, as in the ``.sol`` files of
 CVRPLIB, so that place ids run from "0" and request ids from "1".
+
+In a file of type MTVRPTWR (several trips, windows, release times: the instances of
+Yang 2023, Transportation Science 57(1), after Cattaruzza, Absi and Feillet 2016) loads
+are delivered, each stands at the depot from its release time on, and vehicles may
+reload there as often as they like, which takes no time. ``EUC_2D`` lengths are then cut
+to one decimal, the convention in which solutions of these files are published.
 
 What the file leaves open is filled in without binding: without ``VEHICLES`` there
 is a robot a customer, and the day of a CVRP is long enough to visit all in one tour.
@@ -20,9 +26,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wardwise.errors import InputError, quote
-from wardwise.fleet.problem import Place, Request
+from wardwise.fleet.problem import Kind, Place, Request
 from wardwise.io.files import read_text
-from wardwise.io.geometry import euclidean
+from wardwise.io.geometry import cut_to_tenths, euclidean
 from wardwise.io.plain import plain_instance, write_plain
 from wardwise.io.text import LARGEST, Row, decimal, rows
 
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
 
     from wardwise.fleet.problem import Instance, Matrix
 
+TYPES = ("CVRP", "VRPTW", "CVRPTW", "MTVRPTWR")
+MULTI_TRIP = TYPES[-1]
 KEYWORDS = (
     "NAME",
     "COMMENT",
@@ -49,7 +57,9 @@ DEMANDS = "DEMAND_SECTION"
 DEPOTS = "DEPOT_SECTION"
 WINDOWS = "TIME_WINDOW_SECTION"
 SERVICE = "SERVICE_TIME_SECTION"
-SECTIONS = (NODES, WEIGHTS, DEMANDS, DEPOTS, WINDOWS, SERVICE)
+RELEASES = "RELEASE_TIME_SECTION"
+RELOADS = "VEHICLES_RELOAD_DEPOT_SECTION"
+SECTIONS = (NODES, WEIGHTS, DEMANDS, DEPOTS, WINDOWS, SERVICE, RELEASES, RELOADS)
 DEPOT = 1
 
 
@@ -122,7 +132,8 @@ def parse_vrplib(text: str, path: str | os.PathLike[str]) -> Instance:
         Naming line, keyword or section, and accepted range.
     """
     parts = _split(text, path)
-    has_windows = parts.choice("TYPE", ("CVRP", "VRPTW", "CVRPTW")) != "CVRP"
+    type_ = parts.choice("TYPE", TYPES)
+    has_windows, is_multi_trip = type_ != "CVRP", type_ == MULTI_TRIP
     size = parts.scalar("DIMENSION").integer(0, "DIMENSION", minimum=2)
     capacity = parts.scalar("CAPACITY").number(0, "CAPACITY")
     num_robots = size - 1
@@ -134,7 +145,7 @@ def parse_vrplib(text: str, path: str | os.PathLike[str]) -> Instance:
     if is_euclidean and WEIGHTS in parts.sections:
         raise parts.section(WEIGHTS).heading.error(WEIGHTS, "expected none with EUC_2D, got some")
     places = _read_places(parts, size, is_required=is_euclidean)
-    distance = euclidean(places) if is_euclidean else _read_matrix(parts, size)
+    distance = _lengths(places, type_) if is_euclidean else _read_matrix(parts, size)
     demands = _read_loads(parts, DEMANDS, size, capacity)
     services = _read_services(parts, size, is_required=has_windows)
     # One tour through all places by the longest ways takes no longer; 1 covers rounding.
@@ -142,6 +153,7 @@ def parse_vrplib(text: str, path: str | os.PathLike[str]) -> Instance:
     windows = dict.fromkeys(range(1, size + 1), (0.0, horizon_s))
     if has_windows or WINDOWS in parts.sections:
         windows = _read_windows(parts, size)
+    releases = _read_releases(parts, size, num_robots, is_multi_trip=is_multi_trip)
 
     demand_rows = _by_node(parts.section(DEMANDS), size)
     requests = {
@@ -152,6 +164,8 @@ def parse_vrplib(text: str, path: str | os.PathLike[str]) -> Instance:
             ready_s=windows[node][0],
             due_s=windows[node][1],
             service_s=services[node],
+            kind=Kind.DELIVER if is_multi_trip else Kind.COLLECT,
+            available_s=releases[node],
         ): demand_rows[node].line
         for node in range(DEPOT + 1, size + 1)
     }
@@ -164,11 +178,12 @@ def parse_vrplib(text: str, path: str | os.PathLike[str]) -> Instance:
         capacity=capacity,
         day_s=windows[DEPOT],
         distance=distance,
+        max_trips=None if is_multi_trip else 1,
     )
 
 
 def write_vrplib(instance: Instance, path: str | os.PathLike[str]) -> None:
-    """Write a VRPLIB file of type VRPTW that reads back equal.
+    """Write a VRPLIB file that reads back equal: of type MTVRPTWR for deliveries, else VRPTW.
 
     Raises
     ------
@@ -182,11 +197,12 @@ def write_vrplib(instance: Instance, path: str | os.PathLike[str]) -> None:
 
 def format_vrplib(instance: Instance) -> str:
     """Text of a VRPLIB file, as good as the format allows."""
-    robot = instance.robots[0]
-    is_euclidean = np.array_equal(instance.distance_m, euclidean(instance.places))
+    robot, requests = instance.robots[0], instance.requests
+    type_ = MULTI_TRIP if any(r.kind is Kind.DELIVER for r in requests) else "VRPTW"
+    is_euclidean = np.array_equal(instance.distance_m, _lengths(instance.places, type_))
     header = {
         "NAME": instance.name,
-        "TYPE": "VRPTW",
+        "TYPE": type_,
         "DIMENSION": len(instance.places),
         "VEHICLES": len(instance.robots),
         "CAPACITY": decimal(robot.capacity),
@@ -196,16 +212,22 @@ def format_vrplib(instance: Instance) -> str:
     if not is_euclidean:
         header["EDGE_WEIGHT_FORMAT"] = "FULL_MATRIX"
         weights = ["\t".join(map(decimal, row)) for row in instance.distance_m.tolist()]
-    services = [0.0, *(request.service_s for request in instance.requests)]
-    windows = [(robot.start_s, robot.end_s), *((r.ready_s, r.due_s) for r in instance.requests)]
+    windows = [(robot.start_s, robot.end_s), *((r.ready_s, r.due_s) for r in requests)]
+    several_trips: list[str] = []
+    if type_ == MULTI_TRIP:
+        several_trips = [
+            *_section(RELEASES, [(0.0,), *((r.available_s,) for r in requests)]),
+            *_section(RELOADS, [(DEPOT,)] * len(instance.robots)),
+        ]
     lines = [
         *(f"{keyword} : {value}" for keyword, value in header.items()),
         *([WEIGHTS, *weights] if weights else []),
         *_section(NODES, [(place.x_m, place.y_m) for place in instance.places]),
-        *_section(DEMANDS, [(0.0,), *((request.load,) for request in instance.requests)]),
+        *_section(DEMANDS, [(0.0,), *((request.load,) for request in requests)]),
         *(DEPOTS, "1", "-1"),
-        *_section(SERVICE, [(service_s,) for service_s in services]),
+        *_section(SERVICE, [(0.0,), *((request.service_s,) for request in requests)]),
         *_section(WINDOWS, windows),
+        *several_trips,
         "EOF",
     ]
     return "\n".join(lines) + "\n"
@@ -247,24 +269,32 @@ def _split(text: str, path: str | os.PathLike[str]) -> _Parts:
 
 def _require_depot(section: _Section) -> None:
     words = [word for row in section.rows for word in row.words]
-    if words != ["1", "-1"]:
+    # Files of several trips leave the -1 out.
+    if words not in (["1", "-1"], ["1"]):
         problem = f"expected the one depot 1, then -1, got {quote(' '.join(words))}"
         raise section.heading.error(DEPOTS, problem)
 
 
-def _by_node(section: _Section, size: int) -> dict[int, Row]:
-    """Rows of a section by the node number that they start with: each of 1 to `size` once."""
+def _by_node(
+    section: _Section, size: int, *, what: str = "node", keyword: str = "DIMENSION"
+) -> dict[int, Row]:
+    """Rows of a section by the number that they start with: each of 1 to `size` once."""
     name = section.heading.words[0].rstrip(":")
     table: dict[int, Row] = {}
     for row in section.rows:
-        node = row.integer(0, f"{name} node", minimum=1, maximum=size)
-        if node in table:
-            raise row.error(f"{name} node", f"expected each once, got {node} again")
-        table[node] = row
+        number = row.integer(0, f"{name} {what}", minimum=1, maximum=size)
+        if number in table:
+            raise row.error(f"{name} {what}", f"expected each once, got {number} again")
+        table[number] = row
     if len(table) != size:
-        problem = f"expected {size} rows as in DIMENSION, got {len(table)}"
+        problem = f"expected {size} rows as in {keyword}, got {len(table)}"
         raise section.heading.error(name, problem)
     return table
+
+
+def _lengths(places: Sequence[Place], type_: str) -> Matrix:
+    """Straight lines, cut to one decimal where solutions are published so; shape (P, P)."""
+    return cut_to_tenths(euclidean(places)) if type_ == MULTI_TRIP else euclidean(places)
 
 
 def _read_places(parts: _Parts, size: int, *, is_required: bool) -> tuple[Place, ...]:
@@ -329,3 +359,20 @@ def _read_windows(parts: _Parts, size: int) -> dict[int, tuple[float, float]]:
             raise row.error(f"{WINDOWS} due", problem)
         windows[node] = ready_s, due_s
     return windows
+
+
+def _read_releases(
+    parts: _Parts, size: int, num_robots: int, *, is_multi_trip: bool
+) -> dict[int, float]:
+    """When the goods of each node stand at the depot; 0 unless vehicles may reload."""
+    if not is_multi_trip:
+        for name in (RELEASES, RELOADS):
+            if name in parts.sections:
+                problem = f"expected none without TYPE {MULTI_TRIP}, got some"
+                raise parts.section(name).heading.error(name, problem)
+        return dict.fromkeys(range(1, size + 1), 0.0)
+    reloads = parts.section(RELOADS)
+    for row in _by_node(reloads, num_robots, what="vehicle", keyword="VEHICLES").values():
+        row.require_words(RELOADS, 2)
+        row.integer(1, f"{RELOADS} depot", minimum=DEPOT, maximum=DEPOT)
+    return _read_loads(parts, RELEASES, size, LARGEST)
