@@ -90,18 +90,26 @@ class ProgressLine:
 
 
 @contextmanager
-def interruptible(told: str = "stopped: this is the best plan so far") -> Iterator[None]:
-    """Turn the first Ctrl-C into `KeyboardInterrupt` here; a second one ends the command."""
+def interruptible(
+    told: str = "stopped: this is the best plan so far",
+) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into `KeyboardInterrupt` here; a second one ends the command.
+
+    Gives a function that says whether the first one came.
+    """
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt
 
+    def is_stopped() -> bool:
+        return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
     before = signal.signal(signal.SIGINT, stop)
     try:
-        yield
+        yield is_stopped
     finally:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if is_stopped():
             talk.print(told)
         signal.signal(signal.SIGINT, before)
 

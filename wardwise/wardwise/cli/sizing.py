@@ -15,18 +15,22 @@ from rich.text import Text
 from wardwise.cli.common import (
     AsJson,
     InputFile,
+    MaxIterations,
     ReportFile,
     Seed,
+    Task,
+    TimeLimit,
     compile_first,
     interruptible,
     out,
     require_writable,
     talk,
 )
+from wardwise.cli.confidence import size_for_confidence
 from wardwise.fleet.sizing import days_of, size
 from wardwise.fleet.sizing.result import CLASSES
 from wardwise.fleet.sizing.size import PROTECTION, SPARES
-from wardwise.fleet.solvers import warm_up
+from wardwise.fleet.solvers import Objective, warm_up
 from wardwise.io import read_instance
 from wardwise.report.sizing import write_sizing_report
 
@@ -46,11 +50,21 @@ MaxDenial = Annotated[
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; none: one a core.")]
 RayAddress = Annotated[str | None, typer.Option("--ray", help="Ray cluster, or local.")]
+Confidence = Annotated[
+    str | None,
+    typer.Option(help="Plan one day instead, for per cents on time: 90,95 or stat/urgent/routine."),
+]
+MaxRobots = Annotated[
+    int | None, typer.Option(min=1, help="Most robots, with --confidence; none: twice FILE's.")
+]
+OF_DAYS = ("days", "spares", "protection", "degree", "max_denial", "jobs", "ray_address")
+OF_CONFIDENCE = ("max_robots", "time_limit", "max_iterations")
 SPARES_TEXT = ",".join(map(str, SPARES))
 PROTECTION_TEXT = ",".join(f"{urgent}:{routine}" for urgent, routine in PROTECTION)
 
 
 def size_command(
+    context: typer.Context,
     file: InputFile,
     days: Days = 200,
     spares: Spares = SPARES_TEXT,
@@ -60,11 +74,22 @@ def size_command(
     seed: Seed = 0,
     jobs: Jobs = None,
     ray_address: RayAddress = None,
+    confidence: Confidence = None,
+    max_robots: MaxRobots = None,
+    time_limit: TimeLimit = 10.0,
+    max_iterations: MaxIterations = None,
     report: ReportFile = None,
     as_json: AsJson = False,
 ) -> int:
     """Say how many robots to own for days like FILE, and how many to keep back as spares."""
     require_writable(report)
+    _require_one_way(context, confidence)
+    if confidence is not None:
+        search = Task("vns", Objective.HIERARCHICAL, time_limit, max_iterations, seed)
+        return size_for_confidence(
+            read_instance(file), confidence, search,
+            max_robots=max_robots, report=report, as_json=as_json,
+        )  # fmt: skip
     counts = [_whole("--spares", word) for word in spares.split(",")]
     levels = [_pair(word) for word in protection.split(",")]
     limits = _limits(max_denial)
@@ -85,16 +110,30 @@ def size_command(
     if report:
         write_sizing_report(found, report)
         written["report"] = str(report)
+    _tell(found, written, as_json=as_json)
+    return 0 if found.is_met else 1
+
+
+def _require_one_way(context: typer.Context, confidence: str | None) -> None:
+    """Refuse options that only the other way of sizing knows."""
+    refused = OF_CONFIDENCE if confidence is None else OF_DAYS
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in refused and source is not None and source.name == "COMMANDLINE":
+            word = "only with" if confidence is None else "none with"
+            raise ValueError(f"{parameter.opts[0]}: expected {word} --confidence")
+
+
+def _tell(found: Sizing, written: dict[str, str], *, as_json: bool) -> None:
     if as_json:
         document = {**asdict(found), "advice": found.advice(), "written": written}
         print(json.dumps(document, indent=2))
-    else:
-        out.print(_table(found))
-        for line in found.advice():
-            print(line)
-        for name, path in written.items():
-            print(f"{name}: {path}")
-    return 0 if found.is_met else 1
+        return
+    out.print(_table(found))
+    for line in found.advice():
+        print(line)
+    for name, path in written.items():
+        print(f"{name}: {path}")
 
 
 def _table(found: Sizing) -> Table:

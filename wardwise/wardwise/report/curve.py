@@ -117,9 +117,9 @@ def _chart(panel: _Panel, sizing: Sizing, levels: list[tuple[int, int, int]]) ->
         at = y(tick / panel.scale)
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
         label = f"{tick:,.10g}{panel.unit}"
-        parts.append(_text(LEFT - 7, at + 4, label, "end"))
-    parts += [_text(x(count), HEIGHT - BOTTOM + 18, f"{count}", "middle") for count in spares]
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "spare robots", "middle"))
+        parts.append(tick_label(LEFT - 7, at + 4, label, "end"))
+    parts += [tick_label(x(count), HEIGHT - BOTTOM + 18, f"{count}", "middle") for count in spares]
+    parts.append(tick_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "spare robots", "middle"))
     for k, level in enumerate(levels):
         fleets = [i for i, outcome in enumerate(outcomes) if outcome.protection == level]
         points = [(x(outcomes[i].num_spares), panel.values[i]) for i in fleets]
@@ -150,7 +150,8 @@ def _stroke(k: int) -> str:
     return f'class="line" style="stroke:var(--c{colour});stroke-dasharray:{dash or "none"}"'
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
+def tick_label(x: float, y: float, text: str, anchor: str) -> str:
+    """Text beside an axis."""
     return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
