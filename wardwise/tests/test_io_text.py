@@ -216,7 +216,7 @@ def test_bad_solomon_text_is_refused(write, old, new, message):
 VRPLIB_REFUSALS = {
     "no name": ("NAME : tiny\n", "", "NAME: expected this keyword, got none"),
     "empty name": ("NAME : tiny", "NAME :", "1: NAME: expected a name, got none"),
-    "unknown type": ("VRPTW", "HCVRP", "3: TYPE: expected CVRP or VRPTW or CVRPTW or MTVRPTWR"),
+    "unknown type": ("VRPTW", "HCVRP", "3: TYPE: expected CVRP or VRPTW or CVRPTW or MTVRPTW or"),
     "unknown keyword": ("VEHICLES : 2", "DISTANCE : 9", "5: expected a known keyword or section"),
     "unknown section": ("SERVICE_TIME_S", "BACKHAUL_S", "24: expected a known keyword or section"),
     "keyword after section": ("EOF", "CAPACITY : 9\nEOF", "32: CAPACITY: expected once, got it"),

@@ -152,15 +152,19 @@ def test_lengths_are_cut_and_goods_come_later(write):
         id="2", place="2", kind=Kind.DELIVER, load=70, ready_s=20, due_s=90, service_s=9,
         available_s=25,
     )  # fmt: skip
-    once = TINY.replace("MTVRPTWR", "VRPTW")
-    once = once[: once.index("RELEASE")] + once[once.index("DEPOT_SECTION\n1\nEOF") :]
+    early = TINY.replace("WR", "W")
+    assert read_vrplib(write(early)) == instance
+    early = early[: early.index("RELEASE")] + early[early.index("VEHICLES_R") :]
+    assert [request.available_s for request in read_vrplib(write(early)).requests] == [0, 0]
+    once = early.replace("MT", "")
+    once = once[: once.index("VEHICLES_R")] + once[once.index("DEPOT_SECTION\n1\nEOF") :]
     assert read_vrplib(write(once)).distance_m[0, 1] == np.sqrt(5)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("MTVRPTWR", "VRPTW", "RELEASE_TIME_SECTION: expected none without TYPE MTVRPTWR"),
+        ("MTVRPTWR", "VRPTW", "RELEASE_TIME_SECTION: expected none without TYPE MTVRPTW or MTVR"),
         ("RELEASE_TIME", "SERVICE_TIME", "SERVICE_TIME_SECTION: expected none with SERVICE_TIME"),
         ("\n1\t1\n", "\n1\t2\n", "25: VEHICLES_RELOAD_DEPOT_SECTION depot: expected a whole"),
         ("\n1\t1\n", "\n", "24: VEHICLES_RELOAD_DEPOT_SECTION: expected 1 rows as in VEHICLES"),

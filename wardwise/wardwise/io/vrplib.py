@@ -1,6 +1,6 @@
 """VRPLIB text: capacitated routing, with time windows or without, in one trip or several.
 
-Read are the types CVRP, VRPTW, CVRPTW and MTVRPTWR; lengths given as ``EXPLICIT
+Read are the types CVRP, VRPTW, CVRPTW, MTVRPTW and MTVRPTWR; lengths given as ``EXPLICIT
 FULL_MATRIX``, row = from, or as ``EUC_2D``, taken in double precision and not
 rounded. Node 1 is the depot. Node n is customer n - 1, as in the ``.sol`` files of
 CVRPLIB, so that place ids run from "0" and request ids from "1".
@@ -9,7 +9,8 @@ In a file of type MTVRPTWR (several trips, windows, release times: the instances
 Yang 2023, Transportation Science 57(1), after Cattaruzza, Absi and Feillet 2016) loads
 are delivered, each stands at the depot from its release time on, and vehicles may
 reload there as often as they like, which takes no time. ``EUC_2D`` lengths are then cut
-to one decimal, the convention in which solutions of these files are published.
+to one decimal, the convention in which solutions of these files are published. MTVRPTW
+is the same, and release times may be missing.
 
 What the file leaves open is filled in without binding: without ``VEHICLES`` there
 is a robot a customer, and the day of a CVRP is long enough to visit all in one tour.
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 
     from wardwise.fleet.problem import Instance, Matrix
 
-TYPES = ("CVRP", "VRPTW", "CVRPTW", "MTVRPTWR")
-MULTI_TRIP = TYPES[-1]
+RELEASED = "MTVRPTWR"
+MULTI_TRIP = ("MTVRPTW", RELEASED)
+TYPES = ("CVRP", "VRPTW", "CVRPTW", *MULTI_TRIP)
 KEYWORDS = (
     "NAME",
     "COMMENT",
@@ -133,7 +135,7 @@ def parse_vrplib(text: str, path: str | os.PathLike[str]) -> Instance:
     """
     parts = _split(text, path)
     type_ = parts.choice("TYPE", TYPES)
-    has_windows, is_multi_trip = type_ != "CVRP", type_ == MULTI_TRIP
+    has_windows, is_multi_trip = type_ != "CVRP", type_ in MULTI_TRIP
     size = parts.scalar("DIMENSION").integer(0, "DIMENSION", minimum=2)
     capacity = parts.scalar("CAPACITY").number(0, "CAPACITY")
     num_robots = size - 1
@@ -153,7 +155,13 @@ def parse_vrplib(text: str, path: str | os.PathLike[str]) -> Instance:
     windows = dict.fromkeys(range(1, size + 1), (0.0, horizon_s))
     if has_windows or WINDOWS in parts.sections:
         windows = _read_windows(parts, size)
-    releases = _read_releases(parts, size, num_robots, is_multi_trip=is_multi_trip)
+    releases = dict.fromkeys(range(1, size + 1), 0.0)
+    if is_multi_trip:
+        _require_reloads(parts.section(RELOADS), num_robots)
+    else:
+        _require_none(parts, (RELEASES, RELOADS))
+    if type_ == RELEASED or RELEASES in parts.sections:
+        releases = _read_loads(parts, RELEASES, size, LARGEST)
 
     demand_rows = _by_node(parts.section(DEMANDS), size)
     requests = {
@@ -198,7 +206,7 @@ def write_vrplib(instance: Instance, path: str | os.PathLike[str]) -> None:
 def format_vrplib(instance: Instance) -> str:
     """Text of a VRPLIB file, as good as the format allows."""
     robot, requests = instance.robots[0], instance.requests
-    type_ = MULTI_TRIP if any(r.kind is Kind.DELIVER for r in requests) else "VRPTW"
+    type_ = RELEASED if any(r.kind is Kind.DELIVER for r in requests) else "VRPTW"
     is_euclidean = np.array_equal(instance.distance_m, _lengths(instance.places, type_))
     header = {
         "NAME": instance.name,
@@ -214,7 +222,7 @@ def format_vrplib(instance: Instance) -> str:
         weights = ["\t".join(map(decimal, row)) for row in instance.distance_m.tolist()]
     windows = [(robot.start_s, robot.end_s), *((r.ready_s, r.due_s) for r in requests)]
     several_trips: list[str] = []
-    if type_ == MULTI_TRIP:
+    if type_ == RELEASED:
         several_trips = [
             *_section(RELEASES, [(0.0,), *((r.available_s,) for r in requests)]),
             *_section(RELOADS, [(DEPOT,)] * len(instance.robots)),
@@ -294,7 +302,7 @@ def _by_node(
 
 def _lengths(places: Sequence[Place], type_: str) -> Matrix:
     """Straight lines, cut to one decimal where solutions are published so; shape (P, P)."""
-    return cut_to_tenths(euclidean(places)) if type_ == MULTI_TRIP else euclidean(places)
+    return cut_to_tenths(euclidean(places)) if type_ in MULTI_TRIP else euclidean(places)
 
 
 def _read_places(parts: _Parts, size: int, *, is_required: bool) -> tuple[Place, ...]:
@@ -361,18 +369,16 @@ def _read_windows(parts: _Parts, size: int) -> dict[int, tuple[float, float]]:
     return windows
 
 
-def _read_releases(
-    parts: _Parts, size: int, num_robots: int, *, is_multi_trip: bool
-) -> dict[int, float]:
-    """When the goods of each node stand at the depot; 0 unless vehicles may reload."""
-    if not is_multi_trip:
-        for name in (RELEASES, RELOADS):
-            if name in parts.sections:
-                problem = f"expected none without TYPE {MULTI_TRIP}, got some"
-                raise parts.section(name).heading.error(name, problem)
-        return dict.fromkeys(range(1, size + 1), 0.0)
-    reloads = parts.section(RELOADS)
-    for row in _by_node(reloads, num_robots, what="vehicle", keyword="VEHICLES").values():
+def _require_none(parts: _Parts, names: Sequence[str]) -> None:
+    """Refuse sections that only vehicles with several trips have."""
+    for name in names:
+        if name in parts.sections:
+            problem = f"expected none without TYPE {' or '.join(MULTI_TRIP)}, got some"
+            raise parts.section(name).heading.error(name, problem)
+
+
+def _require_reloads(section: _Section, num_robots: int) -> None:
+    """Every vehicle may reload, at the depot."""
+    for row in _by_node(section, num_robots, what="vehicle", keyword="VEHICLES").values():
         row.require_words(RELOADS, 2)
         row.integer(1, f"{RELOADS} depot", minimum=DEPOT, maximum=DEPOT)
-    return _read_loads(parts, RELEASES, size, LARGEST)
