@@ -4,7 +4,8 @@ Requests with ``release_s`` 0 are planned in advance by `solve`; all others are
 submitted at their release, in the order of `order_events`. With `slices` the day
 is cut as in Necula, Breaban and Raschip 2017: a request is heard at the end of the
 slice in which it is released. After every moment with events the uncommitted part
-may be re-optimised.
+may be re-optimised. Robots with batteries charge at the depot whenever they stand there;
+the dispatcher does not look at their levels, the checker does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wardwise.fleet.charging import charge_while_idle
 from wardwise.fleet.check import Timing, check
 from wardwise.fleet.dispatch import Dispatcher, Policy, Submit, order_events
 from wardwise.fleet.dispatch.improve import improve_open
@@ -163,7 +165,7 @@ def replay_day(
         is_complete = True
     except KeyboardInterrupt:
         pass
-    revealed, plan = dispatcher.instance(), dispatcher.plan()
+    revealed, plan = _driven(dispatcher)
     return Replay(
         instance=revealed,
         policy=policy or Policy(),
@@ -180,6 +182,12 @@ def replay_day(
 def known_part(instance: Instance) -> Instance:
     """The instance with only the requests that are known from the start."""
     return replace(instance, requests=tuple(r for r in instance.requests if r.release_s <= 0))
+
+
+def _driven(dispatcher: Dispatcher) -> tuple[Instance, Plan]:
+    """What was revealed, and the trips with the charges between them."""
+    revealed = dispatcher.instance()
+    return revealed, charge_while_idle(revealed, dispatcher.plan())
 
 
 def _submit(dispatcher: Dispatcher, event: Submit, records: list[Record]) -> float:
