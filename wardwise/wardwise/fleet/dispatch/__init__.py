@@ -25,7 +25,7 @@ from wardwise.fleet.dispatch.events import (
     order_events,
 )
 from wardwise.fleet.dispatch.outlook import Outcome, Step
-from wardwise.fleet.dispatch.policy import Policy
+from wardwise.fleet.dispatch.policy import Policy, Slacks
 from wardwise.fleet.dispatch.record import Record
 from wardwise.fleet.dispatch.reoptimise import Improver, relocate
 from wardwise.fleet.dispatch.warm import warm_up
@@ -51,6 +51,7 @@ __all__ = [
     "Reoptimise",
     "Return",
     "Rule",
+    "Slacks",
     "Status",
     "Step",
     "Submit",

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from wardwise.fleet.dispatch.case import Case
 from wardwise.fleet.dispatch.decision import Decision, Status
+from wardwise.fleet.dispatch.policy import Slacks
 from wardwise.fleet.dispatch.rules import decide, last_moment_s
+from wardwise.fleet.dispatch.slacks import Quantiles, has_quantiles
 from wardwise.fleet.dispatch.state import State
 from wardwise.fleet.problem import Kind
 
@@ -47,6 +49,8 @@ class Day:
         self.instance = instance
         self.policy = policy
         self.state = State(instance)
+        if policy.slacks is Slacks.QUANTILE and has_quantiles(instance):
+            self.state.quantiles = Quantiles(instance, self.state.end)
         self.now_s = 0.0
         self.known: dict[str, Request] = {}
         self.status: dict[str, Status] = {}
@@ -92,22 +96,32 @@ class Day:
         self.known[request.id] = request
         return self.state.add(request)
 
-    def place(self, node: int, *, is_new: bool) -> list[Decision]:
-        """Decide about a request that is on no chain, and enter the outcome."""
+    def place(self, node: int, *, is_new: bool, is_owed: bool = False) -> list[Decision]:
+        """Decide about a request that is on no chain, and enter the outcome.
+
+        One that is owed, since it had a place before, may be late with a probability that
+        nobody would be promised, where there is no surer place.
+        """
         self.state.release_promise(node)
-        decisions = decide(Case(self.state, self.policy, node, self.now_s, is_new))
+        case = Case(self.state, self.policy, node, self.now_s, is_new)
+        decisions = decide(case)
+        quantiles = self.state.quantiles
+        if is_owed and quantiles and decisions[0].status is not Status.ACCEPTED:
+            self.state.quantiles = None
+            decisions = decide(case)
+            self.state.quantiles = quantiles
         for decision in decisions:
             self.settle(decision)
         return list(decisions)
 
     def place_all(self, nodes: Iterable[int], new: Iterable[int] = ()) -> list[Decision]:
-        """Decide about several requests, the most urgent first."""
+        """Decide about several requests that lost their places, the most urgent first."""
         fresh = set(new)
         requests = self.state.requests
         order = sorted({*nodes, *fresh}, key=lambda node: urgency(requests[node]))
         found = []
         for node in order:
-            found += self.place(node, is_new=node in fresh)
+            found += self.place(node, is_new=node in fresh, is_owed=True)
         return found
 
     def retry_pool(self) -> list[Decision]:

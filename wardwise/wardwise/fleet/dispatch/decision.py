@@ -49,12 +49,20 @@ _DEEDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
-    """Another robot that could serve the request, under rule D1 or D2."""
+    """Another robot that could serve the request, under rule D1 or D2.
+
+    `eta_s` and `by_s` are as in `Decision`.
+    """
 
     robot: str
     eta_s: float
     cost_delta: float
     rule: Rule
+    by_s: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Fields that hold something, for JSON."""
+        return {k: v for k, v in vars(self).items() if v is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +115,8 @@ class Decision:
     ----------
     eta_s
         Promised start of service, of a transfer that of its drop; `None` unless accepted.
+    by_s
+        With quantile slacks, by when service starts as surely as the instance promises.
     due_s
         When service should start at the latest.
     cost_delta
@@ -127,6 +137,7 @@ class Decision:
     cost_delta: float
     robot: str | None = None
     eta_s: float | None = None
+    by_s: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     remedy: Remedy | None = None
     moved: tuple[str, ...] = ()
@@ -158,7 +169,10 @@ class Decision:
     def _promise(self) -> str:
         assert self.eta_s is not None
         late = f", {_number(self.lateness_s)} s late" if self.lateness_s > 0 else ""
-        text = f"service starts at {_number(self.eta_s)} s{late}, for {_number(self.cost_delta)}"
+        by = "" if self.by_s is None else f", as surely as promised by {_number(self.by_s)} s"
+        text = (
+            f"service starts at {_number(self.eta_s)} s{late}{by}, for {_number(self.cost_delta)}"
+        )
         text += f" ({self.rule})"
         for word, ids in (("later", self.moved), ("out", self.ejected)):
             if ids:
@@ -173,7 +187,7 @@ class Decision:
         """Fields that hold something, for JSON."""
         fields = {k: v for k, v in vars(self).items() if v is not None and v != ()}
         if self.alternatives:
-            fields["alternatives"] = [vars(other) for other in self.alternatives]
+            fields["alternatives"] = [other.document() for other in self.alternatives]
         if self.remedy is not None:
             fields["remedy"] = {k: v for k, v in vars(self.remedy).items() if v is not None}
         return fields

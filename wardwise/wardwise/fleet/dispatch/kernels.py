@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from wardwise.fleet.compiled import kernel
+from wardwise.fleet.dispatch.slack_kernels import best_kept
 from wardwise.fleet.search.chains import UNSERVED, pause_at, refresh, remove, set_chain
 from wardwise.fleet.search.insertion import best_in_chain
 
@@ -119,11 +120,13 @@ def open_requests(packed, chains):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def best_ejection(packed, chains, weights, u, priority, wanted, row):  # type: ignore[no-untyped-def]
+def best_ejection(packed, chains, weights, chances, u, priority, wanted, row):  # type: ignore[no-untyped-def]
     """Open request of one class whose place request `u` can take at the smallest loss.
 
     Parameters
     ----------
+    chances
+        What promises `u` must leave kept; `None`: none.
     priority, wanted
         Class of each node, and the class to choose from.
     row
@@ -150,7 +153,10 @@ def best_ejection(packed, chains, weights, u, priority, wanted, row):  # type: i
             for j in range(length):
                 row[j] = chains.node[robot, j]
             is_feasible = remove(packed, chains, node)
-            price, position, drop, opens = best_in_chain(packed, chains, weights, robot, u)
+            if chances is None:
+                price, position, drop, opens = best_in_chain(packed, chains, weights, robot, u)
+            else:
+                price, position, drop, opens = best_kept(packed, chains, weights, chances, robot, u)
             loss = chains.price[robot] - before + price
             set_chain(packed, chains, robot, row, length)
             if is_feasible and loss < best:

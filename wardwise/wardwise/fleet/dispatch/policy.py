@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from wardwise.fleet.problem import NUM_PRIORITIES
+
+
+class Slacks(StrEnum):
+    """What an insertion must leave to all stops behind it.
+
+    ``mean``: that they start in time if all goes as planned. ``quantile``: that they also do
+    so as surely as promised, where an instance states both what is random and what is
+    promised; elsewhere it is ``mean``.
+    """
+
+    MEAN = "mean"
+    QUANTILE = "quantile"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +39,22 @@ class Policy:
     may_hold
         Rule D5: what cannot be placed now is answered "pending" and tried again, and
         may find a place by re-optimisation.
+    slacks
+        What an insertion must leave to the stops behind it.
     """
 
     protection: tuple[int, int, int] = (0, 0, 0)
     may_squeeze: bool = True
     may_eject: bool = False
     may_hold: bool = False
+    slacks: Slacks = Slacks.QUANTILE
 
     def __post_init__(self) -> None:
+        if self.slacks not in list(Slacks):
+            raise ValueError(
+                f"policy: slacks: expected one of {', '.join(Slacks)}, got {self.slacks!r}"
+            )
+        object.__setattr__(self, "slacks", Slacks(self.slacks))
         if len(self.protection) != NUM_PRIORITIES:
             raise ValueError(
                 f"policy: protection: expected {NUM_PRIORITIES} numbers, got {self.protection}"

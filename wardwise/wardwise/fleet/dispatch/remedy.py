@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wardwise.fleet.dispatch import kernels
 from wardwise.fleet.dispatch.decision import Remedy
 from wardwise.fleet.search.packed import BILLIONTHS
 
@@ -43,22 +42,21 @@ def _missing_window_s(case: Case) -> float | None:
     """
     state, packed, node = case.state, case.state.packed, case.node
     both = [node] if packed.partner[node] < 0 else [node, int(packed.partner[node])]
-    closes, late_price = packed.latest[both].copy(), float(packed.late_price[node])
-    packed.latest[both] = state.end.max()
+    closes, hard = packed.latest[both].copy(), state.hard[both].copy()
+    late_price = float(packed.late_price[node])
+    packed.latest[both] = state.hard[both] = state.end.max()
     packed.late_price[node] = OUTWEIGHS  # find the earliest start on every robot
     state.packed = packed._replace(is_soft=True)
     offers = state.scan(node)
-    packed.latest[both], packed.late_price[node] = closes, late_price
-    state.packed = packed
     robots = np.flatnonzero(np.isfinite(offers.prices))
-    begins = np.empty(len(robots))
-    kernels.starts(
-        packed, state.chains, robots, offers.positions[robots], offers.drops[robots], node, begins
-    )
+    begins, promised = state.starts(node, robots, offers)
+    packed.latest[both], packed.late_price[node] = closes, late_price
+    state.hard[both] = hard
+    state.packed = packed
     prices = np.full(len(offers.prices), np.inf)
     prices[robots] = offers.prices[robots] - OUTWEIGHS * np.maximum(0, begins - packed.due[node])
     is_allowed = case.allowed(prices)[robots]
-    missing_s = begins - closes[0]
+    missing_s = (begins if promised is None else promised) - closes[0]
     if late_price > 0:
         affordable_s = np.maximum(0.0, case.loss - prices[robots]) / late_price
         missing_s = np.maximum(missing_s, begins - packed.due[node] - affordable_s)

@@ -19,7 +19,8 @@ from numpy.random import Generator
 
 from wardwise.fleet.dispatch.case import ROUTINE
 from wardwise.fleet.dispatch.decision import Decision, Rule, Status
-from wardwise.fleet.dispatch.kernels import open_requests
+from wardwise.fleet.dispatch.kernels import open_requests, refresh_used
+from wardwise.fleet.dispatch.slack_kernels import are_punctual, set_all_limits
 from wardwise.fleet.search.chains import UNSERVED, Chains, commit, put, remove, set_chain
 from wardwise.fleet.search.insertion import best_in_chain, plan_weights
 from wardwise.fleet.search.packed import Ints, Packed
@@ -67,6 +68,13 @@ def better_routes(
     packed, chains = day.state.packed, day.state.roomy_chains(len(day.pool))
     commit(packed, chains, now_s)
     freedom = _freedom(day, now_s)
+    chances = day.state.chances(chains)
+    if chances is not None:
+        # Windows shortened by the deviations of now lead the search; what it finds is confirmed.
+        packed = packed._replace(latest=packed.latest.copy(), end=packed.end.copy())
+        chances.limit[freedom.pending] = chances.hard[freedom.pending]
+        set_all_limits(day.state.packed, chains, chances, packed.latest, packed.end)
+        refresh_used(packed, chains)
 
     def search(iterations: int) -> None:
         improver(packed, chains, rng, iterations, freedom)
@@ -83,7 +91,8 @@ def better_routes(
     num_moved = sum(
         _is_moved(day, chains, robot, k) for robot in robots for k in _stops(chains, robot)
     )
-    if not robots or saved <= EPSILON + stability * num_moved:
+    is_kept = chances is None or are_punctual(day.state.packed, chains, chances)
+    if not robots or not is_kept or saved <= EPSILON + stability * num_moved:
         return {}
     return {
         day.instance.robots[robot].id: [
@@ -138,7 +147,8 @@ def _accepted(day: Day, id_: str) -> Decision:
     state, request = day.state, day.known[id_]
     node = state.nodes[id_]
     robot = int(state.chains.owner[node])
-    saved, eta_s, price = state.save(), state.eta(node), float(state.chains.price[robot])
+    eta_s, by_s = state.eta(node), state.promised_s(node)
+    saved, price = state.save(), float(state.chains.price[robot])
     state.remove(node)
     cost_delta = price - float(state.chains.price[robot])
     state.restore(saved)
@@ -151,6 +161,7 @@ def _accepted(day: Day, id_: str) -> Decision:
         cost_delta=cost_delta,
         robot=day.instance.robots[robot].id,
         eta_s=eta_s,
+        by_s=by_s,
     )
 
 

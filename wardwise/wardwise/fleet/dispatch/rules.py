@@ -111,8 +111,9 @@ def _eject(case: Case) -> Placed | None:
     row = np.empty(state.chains.node.shape[1], dtype=np.int64)
     for wanted in (ROUTINE, URGENT):
         _, other, robot, position, drop, opens = kernels.best_ejection(
-            packed, state.chains, state.weights, case.node, state.priority, wanted, row
-        )
+            packed, state.chains, state.weights, state.chances(), case.node, state.priority,
+            wanted, row,
+        )  # fmt: skip
         if robot >= 0:
             before = float(state.chains.price[robot])
             state.remove(other)
@@ -168,6 +169,7 @@ def _accepted(case: Case, placed: Placed, others: list[Alternative]) -> Decision
         cost_delta=placed.cost_delta,
         robot=robot,
         eta_s=state.eta(case.node),
+        by_s=state.promised_s(case.node),
         alternatives=tuple([o for o in others if o.robot != robot][:NUM_ALTERNATIVES]),
         moved=placed.moved,
         ejected=tuple(state.requests[node].id for node in placed.ejected),
@@ -197,28 +199,21 @@ def _alternatives(case: Case, offers: Offers) -> list[Alternative]:
     robots = np.argpartition(prices, count - 1)[:count]
     robots = robots[np.isfinite(prices[robots])]
     robots = robots[np.lexsort((robots, prices[robots]))]
-    etas = np.empty(len(robots))
-    kernels.starts(
-        state.packed,
-        state.chains,
-        robots,
-        offers.positions[robots],
-        offers.drops[robots],
-        case.node,
-        etas,
-    )
+    etas, promised = state.starts(case.node, robots, offers)
     return [
         Alternative(
             robot=state.instance.robots[robot].id,
             eta_s=eta_s,
             cost_delta=price,
             rule=Rule.INSERT if length > 2 else Rule.SPARE,
+            by_s=by_s,
         )
-        for robot, eta_s, price, length in zip(
+        for robot, eta_s, price, length, by_s in zip(
             robots.tolist(),
             etas.tolist(),
             prices[robots].tolist(),
             state.chains.length[robots].tolist(),
+            [None] * len(robots) if promised is None else promised.tolist(),
             strict=True,
         )
     ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from wardwise.fleet.dispatch import kernels
+from wardwise.fleet.dispatch import kernels, slack_kernels
 from wardwise.fleet.problem import Kind
 from wardwise.fleet.search import chains as search
 from wardwise.fleet.search.chains import UNSERVED, Chains
@@ -31,6 +31,8 @@ from wardwise.fleet.search.packed import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wardwise.fleet.dispatch.slack_kernels import Chances
+    from wardwise.fleet.dispatch.slacks import Quantiles
     from wardwise.fleet.problem import Instance, Request
     from wardwise.fleet.search.packed import Bools, Floats, Ints, Packed
 
@@ -81,6 +83,8 @@ class State:
         Moments at which robots really left the depot, where they were late afterwards.
     broken_off
         Robots and positions where a trip was broken off.
+    quantiles
+        What insertions must leave besides mean slacks; `None`: nothing.
     """
 
     def __init__(self, instance: Instance) -> None:
@@ -100,6 +104,7 @@ class State:
         self.returned: dict[tuple[int, int], float] = {}
         self.departed: dict[tuple[int, int], float] = {}
         self.broken_off: set[tuple[int, int]] = set()
+        self.quantiles: Quantiles | None = None
         self._free = list(range(FIRST_NODES - 1, 0, -1))
         self._spare: Chains | None = None
         num_robots = len(instance.robots)
@@ -163,8 +168,45 @@ class State:
 
     def scan(self, node: int) -> Offers:
         """Find the best place on every robot; the arrays are those of the last call."""
-        best_per_robot(self.packed, self.chains, self.weights, node, *self.offers)
+        chances = self.chances()
+        if chances is None:
+            best_per_robot(self.packed, self.chains, self.weights, node, *self.offers)
+        else:
+            slack_kernels.best_kept_per_robot(
+                self.packed, self.chains, self.weights, chances, node, *self.offers
+            )
         return self.offers
+
+    def chances(self, chains: Chains | None = None) -> Chances | None:
+        """Arrays of what is random and promised, for some chains or its own."""
+        if self.quantiles is None:
+            return None
+        width = (chains or self.chains).node.shape[1]
+        return self.quantiles.chances(self.packed, self.priority, self.hard, width)
+
+    def starts(self, node: int, robots: Ints, offers: Offers) -> tuple[Floats, Floats | None]:
+        """Starts of service at the places offered on some robots, planned and promised."""
+        places = robots, offers.positions[robots], offers.drops[robots]
+        etas, chances = np.empty(len(robots)), self.chances()
+        kernels.starts(self.packed, self.chains, *places, node, etas)
+        if chances is None:
+            return etas, None
+        promised = np.empty(len(robots))
+        opens = offers.opens[robots]
+        slack_kernels.quantiles(self.packed, self.chains, chances, *places, opens, node, promised)
+        return etas, promised
+
+    def promised_s(self, node: int) -> float | None:
+        """By when service at a node that is served starts as surely as promised, if it is."""
+        chances = self.chances()
+        if chances is None:
+            return None
+        found, nowhere = np.array([self.eta(node)]), np.array([slack_kernels.NOWHERE])
+        robots, opens = self.chains.owner[[node]], np.zeros(1, dtype=np.bool_)
+        slack_kernels.quantiles(
+            self.packed, self.chains, chances, robots, nowhere, nowhere, opens, node, found
+        )
+        return float(found[0])
 
     def commit(self, now_s: float) -> None:
         """Commit every departure up to now."""

@@ -10,13 +10,14 @@ import numpy as np
 from wardwise.fleet.dispatch.dispatcher import Dispatcher
 from wardwise.fleet.dispatch.policy import Policy
 from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot
+from wardwise.fleet.randomness import Promise, Randomness
 
 
 @cache
 def warm_up() -> None:
     """Compile the kernels, or load them from disk; a minute the first time, then none.
 
-    A tiny day goes through every rule and every event.
+    A tiny day goes through every rule and every event, by mean slacks and by quantiles.
     """
     metres = np.ones((3, 3)) - np.eye(3)
     instance = Instance(
@@ -27,6 +28,11 @@ def warm_up() -> None:
         travel_s=metres,
         distance_m=metres,
     )
+    _live_through(instance)
+    _live_through(replace(instance, randomness=Randomness(), promise=Promise()))
+
+
+def _live_through(instance: Instance) -> None:
     dispatcher = Dispatcher(instance, None, Policy(may_eject=True, may_hold=True))
     stat = Request(id="stat", place="a", load=1.0, ready_s=20.0, due_s=20.0, priority=1)
     dispatcher.quote(stat, 0.0)
