@@ -46,7 +46,9 @@ def size_for_confidence(
         raise ValueError(f"--max-robots: expected at least 1, got {max_robots}")
     found = _sized(instance, promises, task, max_robots)
     if found.num_left_out:
-        talk.print(f"left out: {found.num_left_out} requests that come in during the day")
+        one = found.num_left_out == 1
+        those = "request that comes" if one else "requests that come"
+        talk.print(f"left out: {found.num_left_out} {those} in during the day")
     reasons = _reasons(found)
     written = {}
     if report:

@@ -52,8 +52,15 @@ def share(parts: Floats, wholes: Floats) -> Interval:
     middle = part / whole
     if part in (0.0, whole):
         return _wilson(middle, whole)
+    found = ratio(parts, wholes)
+    return Interval(mean=middle, low=max(0.0, found.low), high=min(1.0, found.high))
+
+
+def ratio(parts: Floats, wholes: Floats) -> Interval:
+    """Sum of `parts` over that of `wholes`, which is above 0; both by day, of any size."""
+    middle = float(parts.sum()) / float(wholes.sum())
     reach = _reach((parts - middle * wholes) / wholes.mean())
-    return Interval(mean=middle, low=max(0.0, middle - reach), high=min(1.0, middle + reach))
+    return Interval(mean=middle, low=middle - reach, high=middle + reach)
 
 
 def _reach(residuals: Floats) -> float:
