@@ -1,8 +1,8 @@
 """The command line: one module a group of commands.
 
 What a program may read goes to stdout; progress, notes and errors go to stderr.
-Exit codes: 0 done, 1 the plan breaks a rule, 2 wrong usage or bad input. An error
-is one line, and no file is ever left half-written.
+Exit codes: 0 done, 1 the plan breaks a rule, 2 wrong usage or bad input, 3 an alarm that
+was asked for. An error is one line, and no file is ever left half-written.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from wardwise import __version__
 from wardwise.cli import (
     day,
+    learn,
     pharmacy,
     pharmacy_layout,
     pharmacy_orders,
@@ -78,6 +79,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "lackner": day.lackner,
     "size": sizing.size_command,
     "simulate": twin.simulate_command,
+    "learn": learn.learn_command,
     "sequence": pharmacy.sequence_command,
     "generate-pharmacy": pharmacy.generate_command,
     "layout": pharmacy_layout.layout_command,
