@@ -18,15 +18,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from wardwise.fleet.dispatch import Slacks
 from wardwise.fleet.solvers import Objective, Progress, solve, warm_up
 from wardwise.report import Kpis, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from rich.console import RenderableType
 
+    from wardwise.cli.shortcomings import Reason
     from wardwise.fleet.check import Report
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
@@ -50,6 +52,10 @@ ReportStart = Annotated[
     float | None, typer.Option(min=0, max=23, help="Hour of the day at second 0, for --report.")
 ]
 
+SlacksChoice = Annotated[
+    Slacks,
+    typer.Option("--slacks", help="What later stops keep: mean times, or FILE's promise."),
+]
 Protection = Annotated[
     str, typer.Option(help="Spares that stat, urgent, routine requests may not use.")
 ]
@@ -146,15 +152,22 @@ def search(instance: Instance, task: Task) -> Plan:
 
 
 def tell(
-    instance: Instance, found: Plan, verdict: Report, *, as_json: bool, written: dict[str, str]
+    instance: Instance,
+    found: Plan,
+    verdict: Report,
+    *,
+    as_json: bool,
+    written: dict[str, str],
+    denials: Sequence[Reason] = (),
 ) -> int:
-    """Print verdict, figures and files; returns the exit code."""
+    """Print verdict, figures and files, in JSON also why what is denied; returns the exit code."""
     kpis = summarise(instance, found, verdict)
     if as_json:
         answer = {
             "instance": instance.name,
             **asdict(kpis),
             "denied": list(found.denied),
+            "reasons": [asdict(denial) for denial in denials],
             "violations": [asdict(violation) for violation in verdict.violations],
             "written": written,
         }

@@ -20,6 +20,7 @@ from wardwise.cli.common import (
     ReportFile,
     ReportStart,
     Seed,
+    SlacksChoice,
     Task,
     TimeLimit,
     compile_first,
@@ -32,10 +33,10 @@ from wardwise.cli.common import (
 )
 from wardwise.dynamism import degree_of_dynamism, make_dynamic
 from wardwise.fleet.check import check
-from wardwise.fleet.dispatch import Journal, Policy, Record, Status, warm_up
+from wardwise.fleet.dispatch import Journal, Policy, Record, Slacks, Status, warm_up
 from wardwise.fleet.replay import Reoptimisation, Replay, known_part, replay_day
 from wardwise.fleet.sizing.result import CLASSES
-from wardwise.fleet.solvers import METHODS, Objective
+from wardwise.fleet.solvers import METHODS, Objective, default_method
 from wardwise.fleet.solvers import warm_up as warm_up_ruin
 from wardwise.generate import generate_hospital
 from wardwise.hospital import (
@@ -73,7 +74,9 @@ DEMO_FILES = {
 KnownPlan = Annotated[
     Path | None, typer.Option("--plan", help="Plan of the known requests; none: made first.")
 ]
-Method = Annotated[str, typer.Option(help=f"Of that plan: {', '.join(METHODS)}.")]
+Method = Annotated[
+    str | None, typer.Option(help=f"Of that plan: {', '.join(METHODS)}; none: what FILE needs.")
+]
 Squeeze = Annotated[bool, typer.Option(help="Rule D3: make lower classes late.")]
 Eject = Annotated[bool, typer.Option(help="Rule D4: push lower classes out.")]
 Hold = Annotated[bool, typer.Option(help="Rule D5: answer 'pending', try again.")]
@@ -96,7 +99,7 @@ DayFile = Annotated[
 def dispatch(
     file: InputFile,
     plan_file: KnownPlan = None,
-    method: Method = "ruin",
+    method: Method = None,
     time_limit: TimeLimit = 10.0,
     max_iterations: MaxIterations = None,
     seed: Seed = 0,
@@ -104,6 +107,7 @@ def dispatch(
     squeeze: Squeeze = True,
     eject: Eject = False,
     hold: Hold = False,
+    slacks: SlacksChoice = Slacks.QUANTILE,
     reoptimise: Seconds = 0.0,
     stability: Stability = 0.0,
     slices: Slices = None,
@@ -119,10 +123,13 @@ def dispatch(
     for path in (target, report, journal):
         require_writable(path)
     instance, levels = read_instance(file), protection_of(protection)
-    policy = Policy(protection=levels, may_squeeze=squeeze, may_eject=eject, may_hold=hold)
+    policy = Policy(
+        protection=levels, may_squeeze=squeeze, may_eject=eject, may_hold=hold, slacks=slacks
+    )
     kept = None if journal is None else Journal(journal, fsync=_fsync(fsync))
-    task = Task(method, Objective.COST, time_limit, max_iterations, seed)
-    first_plan = read_plan(plan_file) if plan_file else search(known_part(instance), task)
+    known = known_part(instance)
+    task = Task(method or default_method(known), Objective.COST, time_limit, max_iterations, seed)
+    first_plan = read_plan(plan_file) if plan_file else search(known, task)
     settings = Reoptimisation(seconds=reoptimise, max_iterations=10**9, stability=stability)
     compile_first(warm_up_ruin, warm_up)
     talk.print(f"dispatching {instance.name}, Ctrl-C keeps the day so far")

@@ -17,6 +17,7 @@ from wardwise.cli.common import (
     InputFile,
     Protection,
     Seed,
+    SlacksChoice,
     compile_first,
     out,
     protection_of,
@@ -29,7 +30,7 @@ from wardwise.cli.twin_plan import (
     logging_to,
     require_defaults,
 )
-from wardwise.fleet.dispatch import Policy, warm_up
+from wardwise.fleet.dispatch import Policy, Slacks, warm_up
 from wardwise.fleet.simulate import Disturbances, Law, simulate_days
 from wardwise.fleet.sizing.result import CLASSES
 from wardwise.fleet.solvers import warm_up as warm_up_ruin
@@ -80,6 +81,7 @@ def simulate_command(
     repair_min: RepairMinutes = 30.0,
     cancelled: Cancelled = 0.0,
     protection: Protection = "0,0,0",
+    slacks: SlacksChoice = Slacks.QUANTILE,
     seed: Seed = 0,
     jobs: Jobs = None,
     log: LogFile = None,
@@ -89,12 +91,14 @@ def simulate_command(
     require_writable(log)
     instance = read_instance(file)
     if plan is not None:
-        require_defaults(law, travel_cv, service_cv, failure_h, repair_min, cancelled, protection)
+        require_defaults(
+            law, travel_cv, service_cv, failure_h, repair_min, cancelled, protection, slacks
+        )
         return carry_out_days(
             instance, read_plan(plan), num_days=days, seed=seed, uses_building=elevators, jobs=jobs,
             log=log, as_json=as_json,
         )  # fmt: skip
-    policy = Policy(protection=protection_of(protection))
+    policy = Policy(protection=protection_of(protection), slacks=slacks)
     # Without variances in FILE there is nothing to take from it.
     has_own = instance.travel_var_s2 is not None or elevators
     disturbances = Disturbances(
@@ -112,12 +116,16 @@ def simulate_command(
             instance, num_days=days, policy=policy, disturbances=disturbances, seed=seed, jobs=jobs,
             on_progress=on_progress, on_day=on_day,
         )  # fmt: skip
+    _tell(found, has_site=instance.site is not None, as_json=as_json)
+    return 0
+
+
+def _tell(found: Days, *, has_site: bool, as_json: bool) -> None:
     if as_json:
-        document = {**asdict(found), "disturbances": _finite(asdict(disturbances))}
+        document = {**asdict(found), "disturbances": _finite(asdict(found.disturbances))}
         print(json.dumps(document, indent=2))
     else:
-        out.print(_table(found, has_site=instance.site is not None))
-    return 0
+        out.print(_table(found, has_site=has_site))
 
 
 def _finite(fields: dict[str, object]) -> dict[str, object]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wardwise.cli.common import interruptible, out, talk
+from wardwise.fleet.dispatch import Slacks
 from wardwise.fleet.simulate import Law, simulate_plan_days
 from wardwise.fleet.sizing.result import CLASSES
 from wardwise.io import write_log
@@ -35,6 +36,7 @@ ONLY_WITHOUT_PLAN = {
     "--repair-min": 30.0,
     "--cancelled": 0.0,
     "--protection": "0,0,0",
+    "--slacks": Slacks.QUANTILE,
 }
 
 
