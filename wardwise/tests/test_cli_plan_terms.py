@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wardwise.cli.shortcomings import obstacle, shortcomings
+from wardwise.cli.shortcomings import reason_of, reasons_of, shortcomings
 from wardwise.cli.terms import with_terms
 from wardwise.fleet.chance import certify
 from wardwise.fleet.check import check
@@ -242,12 +242,12 @@ def test_method_is_the_one_that_serves(change: Any, method: str, hospital: Insta
 def test_line_names_requests_and_constraints():
     """No slack keeps no promise; enough slack, but no robot left, is a matter of the fleet."""
     promised = replace(TINY, promise=Promise())
-    assert obstacle(promised, "tight") == "promise"
-    assert obstacle(promised, "wide") == "fleet"
+    assert reason_of(promised, "tight").constraint == "promise"
+    assert reason_of(promised, "wide").constraint == "fleet"
     plan = schedule(promised, {}, ["wide", "tight"])
-    line = shortcomings(promised, plan, is_denial_a_choice=False)
+    line = shortcomings(promised, plan, reasons_of(promised, plan))
     assert line == "fleet: request 'wide' not served; promise: request 'tight' not served"
-    assert shortcomings(promised, plan, is_denial_a_choice=True) is None
+    assert shortcomings(promised, plan, ()) is None
 
 
 def test_line_names_what_is_late_too_often():
@@ -255,11 +255,11 @@ def test_line_names_what_is_late_too_often():
     promised = replace(TINY, promise=Promise(), robots=(replace(TINY.robots[0], capacity=2),))
     plan = schedule(promised, {"R1": [["tight", "wide"]]})
     found = certify(promised, plan, num_scenarios=2000)
-    line = shortcomings(promised, found, is_denial_a_choice=False)
+    line = shortcomings(promised, found, ())
     assert line == "promise: request 'tight' late too often"
     joint = replace(promised, promise=Promise(scope=Scope.TRIP))
     found = certify(joint, plan, num_scenarios=2000)
-    line = shortcomings(joint, found, is_denial_a_choice=False)
+    line = shortcomings(joint, found, ())
     assert line == "promise by trip: requests 'tight', 'wide' late too often"
     short = replace(
         promised,
@@ -267,8 +267,8 @@ def test_line_names_what_is_late_too_often():
         robots=(replace(promised.robots[0], end_s=201),),
     )
     found = certify(short, schedule(short, {"R1": [["tight", "wide"]]}), num_scenarios=2000)
-    line = shortcomings(short, found, is_denial_a_choice=False)
+    line = shortcomings(short, found, ())
     assert line == "promised return: robot 'R1' late too often"
     kept = replace(short, robots=(replace(promised.robots[0], end_s=900),))
     found = certify(kept, schedule(kept, {"R1": [["tight", "wide"]]}), num_scenarios=2000)
-    assert shortcomings(kept, found, is_denial_a_choice=False) is None
+    assert shortcomings(kept, found, ()) is None

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wardwise.cli.common import compile_first, interruptible, out, talk
-from wardwise.cli.shortcomings import shortcomings
+from wardwise.cli.shortcomings import reasons_of, shortcomings
 from wardwise.cli.terms import late_share
 from wardwise.fleet.randomness import Promise
 from wardwise.fleet.sizing.confidence import size_for_promises
@@ -120,7 +120,8 @@ def _reasons(found: Confidence) -> dict[str, str]:
         if level.is_kept:
             continue
         promised = replace(found.instance, promise=level.promise)
-        reasons[level.name] = shortcomings(promised, level.plan, is_denial_a_choice=False) or ""
+        denials = reasons_of(promised, level.plan)
+        reasons[level.name] = shortcomings(promised, level.plan, denials) or ""
         talk.print(f"infeasible: {level.name}: {reasons[level.name]}")
     return reasons
 

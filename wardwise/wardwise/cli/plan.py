@@ -27,7 +27,7 @@ from wardwise.cli.common import (
     tell,
 )
 from wardwise.cli.plan_files import read_plan_file, require_plan_fits, write_plan_file
-from wardwise.cli.shortcomings import shortcomings
+from wardwise.cli.shortcomings import Reason, reasons_of, shortcomings
 from wardwise.cli.terms import with_terms
 from wardwise.fleet.chance import certify
 from wardwise.fleet.chance.certify import CONFIDENCE
@@ -96,17 +96,24 @@ def plan(
     if report:
         write_report(instance, found, verdict, report, start_h=start_h)
     written = {"plan": str(target), **({"report": str(report)} if report else {})}
-    code = _tell_all(instance, found, verdict, as_json=as_json, written=written)
-    return _tell_shortcomings(instance, found, objective) or code
+    takes_vns = default_method(instance) == "vns"
+    denials: tuple[Reason, ...] = ()
+    if objective is not Objective.COST and (takes_vns or as_json):
+        denials = _reasons(instance, found)
+    code = _tell_all(instance, found, verdict, denials, as_json=as_json, written=written)
+    return (_tell_shortcomings(instance, found, denials) if takes_vns else 0) or code
 
 
-def _tell_shortcomings(instance: Instance, found: Plan, objective: Objective) -> int:
-    """Print what a plan with batteries or a promise does not serve or keep; 1 if anything."""
-    if not instance.batteries and instance.promise is None:
-        return 0
+def _reasons(instance: Instance, found: Plan) -> tuple[Reason, ...]:
+    """Why each denied request is; looking for it takes a while."""
     if found.denied:
         talk.print("looking for what stands in the way of requests that are denied …")
-    missing = shortcomings(instance, found, is_denial_a_choice=objective is Objective.COST)
+    return reasons_of(instance, found)
+
+
+def _tell_shortcomings(instance: Instance, found: Plan, denials: tuple[Reason, ...]) -> int:
+    """Print what a plan does not serve or keep; 1 if anything."""
+    missing = shortcomings(instance, found, denials)
     if missing:
         talk.print(f"infeasible: {missing}")
     return int(bool(missing))
@@ -132,12 +139,18 @@ def _certified(instance: Instance, found: Plan, seed: int) -> Plan:
 
 
 def _tell_all(
-    instance: Instance, found: Plan, verdict: Report, *, as_json: bool, written: dict[str, str]
+    instance: Instance,
+    found: Plan,
+    verdict: Report,
+    denials: tuple[Reason, ...],
+    *,
+    as_json: bool,
+    written: dict[str, str],
 ) -> int:
     """Print what `tell` does, then energy and certified service levels; JSON has them anyhow."""
     kpis = summarise(instance, found, verdict)
     if as_json or not isinstance(kpis, ElectricKpis):
-        return tell(instance, found, verdict, as_json=as_json, written=written)
+        return tell(instance, found, verdict, as_json=as_json, written=written, denials=denials)
     code = tell(instance, found, verdict, as_json=False, written={})
     out.print(_electric_figures(instance, kpis))
     for name, path in written.items():
@@ -192,7 +205,8 @@ def check_command(
         talk.print(f"infeasible: {problem}")
         return 1
     verdict = check(instance, found)
-    return _tell_all(instance, found, verdict, as_json=as_json, written={})
+    denials = _reasons(instance, found) if as_json else ()
+    return _tell_all(instance, found, verdict, denials, as_json=as_json, written={})
 
 
 def generate(

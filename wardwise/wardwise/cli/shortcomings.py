@@ -2,39 +2,66 @@
 
 A request that is left out is tried alone, with a whole robot for itself. If even that
 fails, the constraint that fails is named; else the fleet is too small, or the search was
-too short, for all of them together.
+too short, for all of them together. On the terminal requests are named by constraint, in
+JSON each has a sentence.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wardwise.fleet.chance import certify, evaluate
-from wardwise.fleet.chance.certify import upper_bounds
+from wardwise.fleet.chance.certify import CONFIDENCE, least_scenarios, upper_bounds
 from wardwise.fleet.charging import Obstacle, charge_trips
+from wardwise.fleet.problem import Kind
 from wardwise.fleet.randomness import Scope
 from wardwise.fleet.schedule import schedule
 from wardwise.report.service import broken_promises
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from wardwise.fleet.plan import Plan
+    from wardwise.fleet.plan import Certificate, Plan
     from wardwise.fleet.problem import Instance, Robot
 
 MOST_NAMES = 10
 SCENARIOS = 2000
 PROMISE, TRIP, RETURN, FLEET = "promise", "promise by trip", "promised return", "fleet"
+# What a robot with nothing else to do meets, in the order in which it is looked at.
+SENTENCES = {
+    "capacity": "too large for every robot",
+    "window": "out of reach of its window, even for a robot with nothing else to do",
+    "shift": "no robot is back in its shift, even with nothing else to do",
+    "battery": "unreachable on a full battery",
+    PROMISE: "punctual too seldom, even with a robot that has nothing else to do",
+    FLEET: "a robot alone could serve it, but not beside all others",
+}
 
 
-def shortcomings(instance: Instance, plan: Plan, *, is_denial_a_choice: bool) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why a request is denied: the constraint in a word, and in a sentence what was found."""
+
+    request: str
+    constraint: str
+    sentence: str
+
+
+def reasons_of(instance: Instance, plan: Plan) -> tuple[Reason, ...]:
+    """Why each request that is denied is, in the order of the plan."""
+    names = (name for name in dict.fromkeys(plan.denied) if name in instance.request_by_id)
+    return tuple(reason_of(instance, name) for name in names)
+
+
+def shortcomings(instance: Instance, plan: Plan, denials: Sequence[Reason]) -> str | None:
     """One line that names requests and constraints, if any is denied or any promise broken."""
     found: dict[str, list[str]] = {}
-    for request in () if is_denial_a_choice else plan.denied:
-        found.setdefault(obstacle(instance, request), []).append(request)
+    for denial in denials:
+        found.setdefault(denial.constraint, []).append(denial.request)
     parts = [
         f"{constraint}: {_named('request', names)} not served"
         for constraint, names in found.items()
@@ -43,24 +70,40 @@ def shortcomings(instance: Instance, plan: Plan, *, is_denial_a_choice: bool) ->
     return "; ".join(parts) or None
 
 
-def obstacle(instance: Instance, request: str) -> str:
-    """Constraint that keeps a request from being served by any robot alone, else the fleet."""
-    constraints: list[str] = []
+def reason_of(instance: Instance, request: str) -> Reason:
+    """What keeps a request from being served by any robot alone, else the fleet."""
+    met: dict[str, str] = {}
+    is_transfer = instance.request_by_id[request].kind is Kind.TRANSFER
+    trip = [request, request] if is_transfer else [request]
     for robot in _kinds(instance.robots):
-        found = charge_trips(instance, robot.id, [[request]])
+        found = charge_trips(instance, robot.id, [trip])
         if isinstance(found, Obstacle):
-            constraints.append(found.constraint)
+            met.setdefault(found.constraint, found.finding)
             continue
-        if instance.promise is None:
-            return FLEET
-        alone = schedule(instance, {robot.id: found.trips})
-        certificate = certify(instance, alone, num_scenarios=SCENARIOS).certificate
-        assert certificate is not None
-        if certificate.holds:
-            return FLEET
-        constraints.append(PROMISE)
+        if instance.promise is not None:
+            alone = schedule(instance, {robot.id: found.trips})
+            days = max(SCENARIOS, least_scenarios(instance.promise, CONFIDENCE))
+            certificate = certify(instance, alone, num_scenarios=days).certificate
+            assert certificate is not None
+            if not certificate.holds:
+                met.setdefault(PROMISE, _late(certificate))
+                continue
+        num = len(instance.robots)
+        met = {FLEET: f"expected more than {num} robot{'' if num == 1 else 's'}, or more time"}
+        break
     # Of several kinds of robots, the one that came furthest says what is missing.
-    return PROMISE if PROMISE in constraints else constraints[0]
+    constraint = max(met, key=list(SENTENCES).index)
+    sentence = f"{SENTENCES[constraint]}: {met[constraint]}"
+    return Reason(request=request, constraint=constraint, sentence=sentence)
+
+
+def _late(certificate: Certificate) -> str:
+    """Bounds of the shares of days on which the request and its robot are late."""
+    (risk,), (back,) = certificate.requests, certificate.returns
+    return (
+        f"late on up to {100 * risk.upper:.2g} % of the days, back late on up to "
+        f"{100 * back.upper:.2g} %"
+    )
 
 
 def _kinds(robots: Iterable[Robot]) -> list[Robot]:

@@ -54,10 +54,15 @@ class Obstacle:
         ``capacity``, ``max-trips``, ``window``, ``shift`` or ``battery``.
     request
         The request that cannot be served; `None`: the robot does not get home after the last.
+    finding
+        What was expected and what was found.
+    message
+        All of it in one line.
     """
 
     constraint: str
     request: str | None
+    finding: str
     message: str
 
 
@@ -209,7 +214,7 @@ def _battery_obstacle(
 def _obstacle(robot: Robot, constraint: str, request: str | None, finding: str) -> Obstacle:
     where = "return" if request is None else f"request {request!r}"
     message = f"robot {robot.id!r}: {where}: {constraint}: {finding}"
-    return Obstacle(constraint=constraint, request=request, message=message)
+    return Obstacle(constraint=constraint, request=request, finding=finding, message=message)
 
 
 def _named(
