@@ -8,8 +8,8 @@ for all (1 + z cv) help but take more robots than a promise for each stop.
 
 Here: six Solomon instances, gamma legs and services with cv 0.2, z = 0, 0.5, 1 and 1.645
 for PyVRP, ALNS, tabu search and insertion, fewest robots first; ours under the promise of
-5 % for every stop and return. All have the same CPU time: ours searches on two threads for
-half as long. Every plan is judged by the referee and by the same 20,000 days, which no
+5 % for every stop and return. All have the same CPU time, ours that of its two threads
+together. Every plan is judged by the referee and by the same 20,000 days, which no
 search has seen. Where a request is out of reach of a robot of its own (four of R101), nobody
 is asked to be on time there, and inflation stretches its window. More robots are there than
 in the files, so that plans with margins exist.
