@@ -9,7 +9,7 @@ import pytest
 
 from wardwise.fleet.check import Timing, check
 from wardwise.fleet.dispatch import Dispatcher
-from wardwise.io import read_instance, read_plan
+from wardwise.io import read_instance, read_log, read_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,8 +133,11 @@ def test_bad_sizing_options_get_one_line(run, arguments: list[str], message: str
 def test_simulate_prints_intervals(run):
     """Two days with noise, breakdowns, cancellations; the same as JSON, without infinity."""
     options = ("--days", "2", "--jobs", "1", "--failure-h", "0.05", "--cancelled", "20")
-    done = run("simulate", "small.txt", *options)
+    done = run("simulate", "small.txt", *options, "--log", "days.jsonl")
     assert done.code == 0, done.err
+    first, second = read_log("days.jsonl").days()
+    assert (first.seed, second.seed) == (0, 1)
+    assert all(day.is_complete and day.facts for day in (first, second))
     assert "stat on time" in done.out
     assert "breakdowns" in done.out
     answer = json.loads(run("simulate", "small.txt", "--days", "2", "--jobs", "1", "--json").out)

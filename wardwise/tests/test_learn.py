@@ -16,7 +16,7 @@ from wardwise.fleet.facts import Deed, DrivenDay, Fact, Ride
 from wardwise.fleet.learn import learn
 from wardwise.fleet.learn.drift import cusum_alarm, lateness, lower_bound
 from wardwise.fleet.learn.measure import BETWEEN_FLOORS, measure
-from wardwise.fleet.learn.outcome import Outcome, Outcomes
+from wardwise.fleet.learn.outcome import Outcome, Outcomes, base_name
 from wardwise.fleet.problem import Instance, Place, Request, Robot
 from wardwise.fleet.randomness import Law, Promise, Randomness, Scope, Spread
 from wardwise.fleet.schedule import schedule
@@ -85,6 +85,8 @@ def test_legs_and_services_are_measured_by_hand():
         "legs without an arrival": 1,
         "services that take no time in the instance": 1,
     }
+    assert base_name("C/rescue/rescue", {"C": 1}) == "C"
+    assert base_name("C/return", {"C": 1}) == "C/return"
 
 
 @pytest.mark.slow

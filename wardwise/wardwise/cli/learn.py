@@ -160,8 +160,9 @@ def _day(day: DayFactor) -> str:
         return (
             f"{day.num_days} days with legs, fewer than {LEAST_DAYS}, or few legs: stays as it was"
         )
-    text = f"cv {day.cv:.3f} of what legs of a day have in common"
-    return text if day.cv else f"{text}, for lack of evidence (p = {day.p_value:.2f})"
+    if day.cv == 0:
+        return f"days do not differ beyond chance (p = {day.p_value:.2f})"
+    return f"cv {day.cv:.3f} of what legs of a day have in common"
 
 
 def _interval(value: Interval, digits: int) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import warnings
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 LOG_SCHEMA = "wardwise/log/1"
 # A fact takes about 120 bytes.
 MAX_LINE_BYTES = 1024 * 1024
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Floor = Annotated[int, Field(ge=-1000, le=1000)]
@@ -243,16 +244,16 @@ def _documents(day: DrivenDay) -> Iterator[dict[str, Any]]:
     ended: list[tuple[float, str, Fact | Ride]] = [(f.now_s, "fact", f) for f in day.facts]
     ended += [(ride.leave_s, "ride", ride) for ride in day.rides]
     for _, kind, item in sorted(ended, key=lambda each: each[0]):
-        fields = asdict(item)
+        fields = {"kind": kind, **vars(item)}
         if fields.get("request", ...) is None:
             del fields["request"]
-        yield {"kind": kind, **fields}
+        yield fields
     if day.is_complete:
         yield {"kind": "end", "unserved": day.unserved}
 
 
 def _text(document: dict[str, Any]) -> bytes:
-    return (json.dumps(document, ensure_ascii=False) + "\n").encode()
+    return (_ENCODER.encode(document) + "\n").encode()
 
 
 def _lines(path: Path, *, warns: bool = False) -> Iterator[tuple[int, str]]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 TOLERANCE_S = 1e-6
 # Group of the returns, behind those of the priorities.
 RETURNS = NUM_PRIORITIES
-# The dispatcher's name for what goes on after a breakdown.
+# The dispatcher's name for goods that go on after a breakdown. Those that go back after a
+# cancellation have one, too, but their request is none any more, and their service no time.
 RESCUE = "/rescue"
 
 
