@@ -1,19 +1,25 @@
-"""Why requests are denied, in JSON: each constraint, in each format that is named."""
+"""Plans of each named format: why requests are denied, and what Ctrl-C leaves."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from wardwise.cli.shortcomings import SENTENCES, reasons_of
+from wardwise.fleet.check import check
 from wardwise.fleet.energy import Battery, ChargeCurve
 from wardwise.fleet.problem import Instance, Kind, Place, Request, Robot, Station
 from wardwise.fleet.randomness import Promise
 from wardwise.fleet.schedule import schedule
-from wardwise.io import write_json
+from wardwise.io import read_instance, read_plan, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,3 +199,45 @@ def test_the_robot_that_comes_furthest_says_what_is_missing():
     (found,) = reasons_of(tight, denied)
     assert found.constraint == "promise"
     assert "late on up to" in found.sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (SOLOMON.replace("  1          10", "  2          10"), "tiny.txt"),
+        (TRIPS.replace("S: 1", "S: 2").replace("\n1 1\n", "\n1 1\n2 1\n"), "tiny.vrp"),
+        (ELECTRIC.replace("/100.0/", "/1.0/"), "tiny.txt"),
+        (replace(hospital(), requests=hospital().requests[:1], promise=Promise()), "tiny.json"),
+    ],
+    ids=["Solomon", "MTVRPTWR", "E-VRPTW", "hospital"],
+)
+def test_control_c_leaves_the_best_plan_so_far(content: str | Instance, name: str, tmp_path: Path):
+    """A real process and a real signal: exit code 0, the usual message, a plan that is sound."""
+    if isinstance(content, Instance):
+        write_json(content, tmp_path / name)
+    else:
+        (tmp_path / name).write_text(content)
+    with subprocess.Popen(
+        [sys.executable, "-m", "wardwise", "plan", name, "--method", "vns",
+         "--time-limit", "300", "--json"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        while "Ctrl-C" not in process.stderr.readline():  # the line that opens the search
+            assert process.poll() is None
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "stopped: this is the best plan so far" in err
+    assert "Traceback" not in err
+    answer = json.loads(out)
+    assert answer["denied"] == answer["reasons"] == []
+    stem = name.partition(".")[0]
+    found = check(read_instance(tmp_path / name), read_plan(tmp_path / f"{stem}.plan.json"))
+    assert found.is_feasible
+    assert answer["distance_m"] == pytest.approx(found.cost.distance_m)
+    if name.endswith(".json"):
+        assert answer["service"]["holds"]
