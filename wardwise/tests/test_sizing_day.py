@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from wardwise.fleet.check import Timing, check
 from wardwise.fleet.dispatch import Dispatcher, Policy, Status, Submit, order_events
 from wardwise.fleet.loss import erlang_b
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot
+from wardwise.fleet.randomness import Promise, Randomness
 from wardwise.fleet.schedule import schedule
 from wardwise.fleet.sizing import Day, size
 from wardwise.fleet.sizing import replay as r
@@ -108,10 +110,10 @@ def served(plan: Plan) -> dict[str, list[list[str]]]:
     }
 
 
-def compare(seed: int) -> list[int]:
+def compare(seed: int, **terms: object) -> list[int]:
     """Live through one random day both ways; returns the answers."""
     rng = np.random.default_rng(seed)
-    instance = random_day(rng)
+    instance = replace(random_day(rng), **terms)
     urgent, routine = sorted(rng.integers(0, 3, 2).tolist())
     protection, count = (0, urgent, routine), len(instance.robots)
     day = Day(instance, most_robots=count + 2, iterations=50, seed=seed)
@@ -143,6 +145,14 @@ def test_compiled_day_gives_the_answers_of_the_dispatcher() -> None:
     answers = [answer for seed in range(60) for answer in compare(seed)]
     # Each answer is well represented.
     assert (np.bincount(answers, minlength=5)[1:] >= [300, 40, 100, 2]).all()
+
+
+def test_compiled_day_gives_the_answers_of_the_dispatcher_with_quantile_slacks() -> None:
+    """The same where times are random and punctuality is promised; more is denied then."""
+    terms = {"randomness": Randomness(), "promise": Promise(late_share=(0.01, 0.05, 0.2))}
+    by_quantile = [answer for seed in range(30) for answer in compare(seed, **terms)]
+    by_mean = [answer for seed in range(30) for answer in compare(seed)]
+    assert by_quantile.count(r.DENIED) > by_mean.count(r.DENIED)
 
 
 @pytest.mark.slow

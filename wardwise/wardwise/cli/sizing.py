@@ -18,6 +18,7 @@ from wardwise.cli.common import (
     MaxIterations,
     ReportFile,
     Seed,
+    SlacksChoice,
     Task,
     TimeLimit,
     compile_first,
@@ -27,6 +28,7 @@ from wardwise.cli.common import (
     talk,
 )
 from wardwise.cli.confidence import size_for_confidence
+from wardwise.fleet.dispatch import Slacks
 from wardwise.fleet.sizing import days_of, size
 from wardwise.fleet.sizing.result import CLASSES
 from wardwise.fleet.sizing.size import PROTECTION, SPARES
@@ -57,7 +59,7 @@ Confidence = Annotated[
 MaxRobots = Annotated[
     int | None, typer.Option(min=1, help="Most robots, with --confidence; none: twice FILE's.")
 ]
-OF_DAYS = ("days", "spares", "protection", "degree", "max_denial", "jobs", "ray_address")
+OF_DAYS = ("days", "spares", "protection", "degree", "max_denial", "slacks", "jobs", "ray_address")
 OF_CONFIDENCE = ("max_robots", "time_limit", "max_iterations")
 SPARES_TEXT = ",".join(map(str, SPARES))
 PROTECTION_TEXT = ",".join(f"{urgent}:{routine}" for urgent, routine in PROTECTION)
@@ -71,6 +73,7 @@ def size_command(
     protection: Levels = PROTECTION_TEXT,
     degree: Degree = None,
     max_denial: MaxDenial = None,
+    slacks: SlacksChoice = Slacks.QUANTILE,
     seed: Seed = 0,
     jobs: Jobs = None,
     ray_address: RayAddress = None,
@@ -103,7 +106,7 @@ def size_command(
         task = bar.add_task("days", total=days)
         found = size(
             source, days=days, seed=seed, spares=counts, protection=levels, max_denial=limits,
-            jobs=jobs, ray_address=ray_address,
+            slacks=slacks, jobs=jobs, ray_address=ray_address,
             on_progress=lambda done, _: bar.update(task, completed=done),
         )  # fmt: skip
     written = {}

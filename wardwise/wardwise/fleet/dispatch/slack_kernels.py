@@ -26,12 +26,11 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from wardwise.fleet.chance.normal import start_moments
 from wardwise.fleet.compiled import kernel
 from wardwise.fleet.search.chains import pause_at
-from wardwise.fleet.search.insertion import best_in_chain
+from wardwise.fleet.search.insertion import scan
 
 if TYPE_CHECKING:
     from wardwise.fleet.search.packed import Floats, Ints
@@ -49,6 +48,7 @@ class Chances(NamedTuple):
     ``limit`` (nodes) and ``limit_end`` (robots): the latest quantiles allowed. ``row``,
     ``mean`` and ``var``: what a robot does from the committed position on, and its
     arrivals there. ``kept``: the latest starts of the chain at hand.
+    ``blink``: that of a scan that looks at every position.
     """
 
     travel_var: Floats
@@ -63,6 +63,7 @@ class Chances(NamedTuple):
     mean: Floats
     var: Floats
     kept: Floats
+    blink: Ints
 
 
 @kernel
@@ -187,14 +188,21 @@ def shorten(packed, chains, chances, robot):  # type: ignore[no-untyped-def]
         chains.latest[robot, k] = bound
 
 
-@njit(cache=True)
+@kernel
+def best_place(packed, chains, weights, robot, u, blink):  # type: ignore[no-untyped-def]
+    """`best_in_chain` with a random state at hand."""
+    return scan(packed, chains, weights, robot, u, np.inf, blink, 0.0)
+
+
+@kernel
 def best_kept(packed, chains, weights, chances, robot, u):  # type: ignore[no-untyped-def]
     """`best_in_chain` of those places with which all promises are kept.
 
     Striking out a place strikes out those, too, that rejoin the chain at the same stop:
     of a transfer other pickups before the same drop. They are dearer, and mostly later.
     """
-    price, position, drop, opens = best_in_chain(packed, chains, weights, robot, u)
+    blink = chances.blink
+    price, position, drop, opens = best_place(packed, chains, weights, robot, u, blink)
     if position < 0:
         return price, position, drop, opens
     set_limits(packed, chains, chances, robot)
@@ -209,7 +217,7 @@ def best_kept(packed, chains, weights, chances, robot, u):  # type: ignore[no-un
     arrivals_of(packed, chains, chances, robot, size)
     shorten(packed, chains, chances, robot)
     while True:
-        price, position, drop, opens = best_in_chain(packed, chains, weights, robot, u)
+        price, position, drop, opens = best_place(packed, chains, weights, robot, u, blink)
         if position < 0:
             break
         size = write_row(packed, chains, chances, robot, position, drop, opens, u)
@@ -226,7 +234,7 @@ def best_kept(packed, chains, weights, chances, robot, u):  # type: ignore[no-un
     return price, position, drop, opens
 
 
-@njit(cache=True)
+@kernel
 def best_kept_per_robot(  # type: ignore[no-untyped-def]
     packed, chains, weights, chances, u, prices, positions, drops, opens
 ):

@@ -9,6 +9,7 @@ import numpy as np
 from wardwise.fleet.chance.legs import legs_of
 from wardwise.fleet.chance.normal import z_of
 from wardwise.fleet.dispatch.slack_kernels import Chances
+from wardwise.fleet.search.insertion import no_blinks
 
 if TYPE_CHECKING:
     from wardwise.fleet.problem import Instance
@@ -59,6 +60,7 @@ class Quantiles:
             mean=np.zeros(size),
             var=np.zeros(size),
             kept=np.zeros(width),
+            blink=no_blinks(),
         )
         return self._chances
 

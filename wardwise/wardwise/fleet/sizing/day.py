@@ -15,6 +15,8 @@ import numpy as np
 
 from wardwise.fleet.dispatch.events import Submit, order_events
 from wardwise.fleet.dispatch.kernels import tighten
+from wardwise.fleet.dispatch.policy import Slacks
+from wardwise.fleet.dispatch.slacks import Quantiles, has_quantiles
 from wardwise.fleet.dispatch.state import clock
 from wardwise.fleet.problem import Kind
 from wardwise.fleet.search.chains import UNSERVED, Chains, empty_chains, set_chain
@@ -29,6 +31,7 @@ from wardwise.fleet.sizing.replay import SIZE, Calls, Scratch, Start, simulate_d
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wardwise.fleet.dispatch.slack_kernels import Chances
     from wardwise.fleet.problem import Instance
     from wardwise.fleet.search.packed import Floats, Ints, Packed
 
@@ -52,6 +55,8 @@ class Day:
         Of ruin and recreate on the plan of what is known; 0: the construction alone.
     seed
         Of that search.
+    slacks
+        As in `Policy`.
 
     Attributes
     ----------
@@ -63,7 +68,15 @@ class Day:
         Moment of the last one, 0 without any.
     """
 
-    def __init__(self, instance: Instance, *, most_robots: int, iterations: int, seed: int) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        *,
+        most_robots: int,
+        iterations: int,
+        seed: int,
+        slacks: Slacks = Slacks.QUANTILE,
+    ) -> None:
         self.instance = instance
         self._iterations, self._seed = iterations, seed
         packed = _pack_money(instance)
@@ -85,6 +98,7 @@ class Day:
             end=packed.end[:1],
         )
         self._hard = self._packed.latest.copy()
+        self._chances = self._promised() if slacks is Slacks.QUANTILE else None
         self._starts: dict[int, Start] = {}
         self._views: dict[int, tuple[Packed, Chains, Start]] = {}
         self.num_planned = len(known)  # no plan takes more
@@ -103,8 +117,9 @@ class Day:
         levels = np.array(protection, dtype=np.int64)
         tally = np.empty(SIZE)
         simulate_day(
-            packed, chains, self._weights, start, self._calls, levels, self._scratch, tally
-        )
+            packed, chains, self._weights, self._chances, start, self._calls, levels,
+            self._scratch, tally,
+        )  # fmt: skip
         return tally
 
     def start(self, num_robots: int) -> Start:
@@ -125,6 +140,16 @@ class Day:
         return {
             requests[node - 1].id: int(self._scratch.answer[node]) for node in self._calls.order
         }
+
+    def _promised(self) -> Chances | None:
+        """What is random and promised, where the instance says so."""
+        if not has_quantiles(self.instance):
+            return None
+        priority = self._calls.priority.copy()
+        priority[0] = 0
+        quantiles = Quantiles(self.instance, self._packed.end.copy())
+        width = self._chains.node.shape[1]
+        return quantiles.chances(self._packed, priority, self._hard, width)
 
     def _plan(self, num_robots: int) -> list[list[int]]:
         """Routes of the known requests, each the nodes from depot to depot."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from wardwise.fleet.compiled import kernel
 from wardwise.fleet.dispatch.kernels import copy_chains, from_depot, tighten
+from wardwise.fleet.dispatch.slack_kernels import best_kept
 from wardwise.fleet.search.chains import commit, may_open, put
 from wardwise.fleet.search.insertion import scan
 
@@ -80,7 +81,9 @@ class Scratch(NamedTuple):
 
 
 @kernel
-def simulate_day(packed, chains, weights, start, calls, protection, scratch, tally):  # type: ignore[no-untyped-def]
+def simulate_day(  # type: ignore[no-untyped-def]
+    packed, chains, weights, chances, start, calls, protection, scratch, tally
+):
     """Live through a day from its start, and fill `tally`.
 
     Parameters
@@ -89,6 +92,8 @@ def simulate_day(packed, chains, weights, start, calls, protection, scratch, tal
         In money; ``latest`` and ``end`` are overwritten.
     chains
         Overwritten; arrays over as many robots as there are.
+    chances
+        What insertions must leave besides mean slacks; `None`: nothing.
     protection
         Spares that each class may not use.
     """
@@ -107,8 +112,9 @@ def simulate_day(packed, chains, weights, start, calls, protection, scratch, tal
         rank = calls.priority[u] - 1
         commit(packed, chains, calls.release[u])
         answer = _answer(
-            packed, chains, weights, u, rank, calls.release[u], protection[rank], scratch, tally
-        )
+            packed, chains, weights, chances, u, rank, calls.release[u], protection[rank], scratch,
+            tally,
+        )  # fmt: skip
         scratch.answer[u] = answer
         if answer >= DENIED:
             tally[MONEY] += packed.denial_price[u]
@@ -117,7 +123,9 @@ def simulate_day(packed, chains, weights, start, calls, protection, scratch, tal
 
 
 @kernel
-def _answer(packed, chains, weights, u, rank, now, level, scratch, tally):  # type: ignore[no-untyped-def]
+def _answer(  # type: ignore[no-untyped-def]
+    packed, chains, weights, chances, u, rank, now, level, scratch, tally
+):
     """Serve request `u` by the first rule that can, and say which."""
     best, best_robot, best_position, best_drop, best_opens = np.inf, -1, -1, -1, False
     spare_price, spare, spare_drop, num_spares = np.inf, -1, -1, 0
@@ -129,9 +137,12 @@ def _answer(packed, chains, weights, u, rank, now, level, scratch, tally):  # ty
             if twin >= 0 and chains.length[twin] == 2:
                 continue
         bound = np.inf if is_idle else best
-        price, position, drop, opens = scan(
-            packed, chains, weights, robot, u, bound, scratch.blink, 0.0
-        )
+        if chances is None:
+            price, position, drop, opens = scan(
+                packed, chains, weights, robot, u, bound, scratch.blink, 0.0
+            )
+        else:
+            price, position, drop, opens = best_kept(packed, chains, weights, chances, robot, u)
         if is_idle:
             if price < spare_price:
                 spare_price, spare, spare_drop = price, robot, drop

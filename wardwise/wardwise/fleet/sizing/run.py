@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from wardwise.fleet.dispatch.policy import Slacks
 from wardwise.fleet.sizing.day import NUM_CLASSES, Day
 from wardwise.fleet.sizing.replay import SIZE
 
@@ -44,6 +45,7 @@ class Task:
     seed: int
     iterations: int
     fleets: tuple[Fleet, ...]
+    slacks: Slacks = Slacks.QUANTILE
 
 
 class Results(NamedTuple):
@@ -76,7 +78,10 @@ def simulate(task: Task, days: range) -> Results:
         seed = day_seed(task.seed, number)
         instance = task.source.day(seed)
         _require_alike(instance)
-        day = Day(instance, most_robots=most_robots, iterations=task.iterations, seed=seed)
+        day = Day(
+            instance, most_robots=most_robots, iterations=task.iterations, seed=seed,
+            slacks=task.slacks,
+        )  # fmt: skip
         for column, fleet in enumerate(task.fleets):
             tally[row, column] = day.run(fleet.num_robots, fleet.protection)
         counts[row] = day.num_planned, day.num_known

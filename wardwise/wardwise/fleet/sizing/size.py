@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wardwise.fleet.dispatch.policy import Slacks
 from wardwise.fleet.problem import Instance
 from wardwise.fleet.sizing.compare import conclude
 from wardwise.fleet.sizing.day import NUM_CLASSES, Day
@@ -41,6 +42,7 @@ def size(
     protection: Sequence[tuple[int, int]] = PROTECTION,
     max_denial: Mapping[int, float] | None = None,
     plan_iterations: int = PLAN_ITERATIONS,
+    slacks: Slacks = Slacks.QUANTILE,
     jobs: int | None = None,
     ray_address: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -66,6 +68,8 @@ def size(
         be denied, kept by the upper end of the confidence interval.
     plan_iterations
         Effort for the plan of what is known, see `Day`.
+    slacks
+        As in `Policy`: what an insertion must leave to later stops.
     jobs
         Processes; `None`: one for each core. The result does not depend on it. A
         script that asks for more than one must be importable, its entry guarded by
@@ -93,7 +97,7 @@ def size(
         source = days_of(source, seed=seed)
     num_planned = _median_robots(source, min(days, CHUNK), seed, plan_iterations)
     fleets = tuple(_fleets(num_planned, spares, protection))
-    task = Task(source=source, seed=seed, iterations=plan_iterations, fleets=fleets)
+    task = Task(source=source, seed=seed, iterations=plan_iterations, fleets=fleets, slacks=slacks)
     parts: list[Results] = []
     num_done = 0
     try:
