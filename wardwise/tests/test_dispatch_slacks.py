@@ -205,7 +205,10 @@ def to_a(due_s, **fields):
 def test_the_promised_time_is_the_quantile_of_the_start():
     """100 s and a deviation of 30 s: by 100 + 1.645 * 30 = 149.35 s with 95 %."""
     dispatcher = Dispatcher(one_robot(randomness=LAW, promise=PROMISE))
-    assert dispatcher.quote(to_a(149.0), 0.0).status is Status.DENIED
+    denied = dispatcher.quote(to_a(149.0), 0.0)
+    assert denied.status is Status.DENIED
+    assert denied.remedy.window_s == pytest.approx(0.346, abs=1e-3)
+    assert denied.remedy.more_robots is None  # another one would be late as often
     decision = dispatcher.quote(to_a(150.0), 0.0)
     assert (decision.eta_s, decision.by_s) == (100.0, pytest.approx(149.346, abs=1e-3))
     assert "as surely as promised by 149.3" in decision.explain()

@@ -22,7 +22,7 @@ def find_remedy(case: Case) -> Remedy:
     usable = case.num_usable_spares()
     prices = state.scan(case.node).prices
     cheapest = float(np.where(state.in_service() | (usable > 0), prices, np.inf).min())
-    is_robot_worth = case.is_worth(case.price_from_depot(), opens_spare=True)
+    is_robot_worth = case.is_worth(_price_from_depot(case), opens_spare=True)
     is_protected = usable <= 0 < state.num_spares(case.now_s)
     slots, robot = _missing_slots(case)
     return Remedy(
@@ -33,6 +33,16 @@ def find_remedy(case: Case) -> Remedy:
         less_protection=1 - usable if is_robot_worth and is_protected else None,
         price=cheapest if case.loss < cheapest < np.inf else None,
     )
+
+
+def _price_from_depot(case: Case) -> float:
+    """Price of one more robot at the depot, if it could serve as surely as promised."""
+    latest, node = case.state.packed.latest, case.node
+    closes = latest[node]
+    latest[node] -= case.state.margin_from_depot_s(node)
+    price = case.price_from_depot()
+    latest[node] = closes
+    return price
 
 
 def _missing_window_s(case: Case) -> float | None:

@@ -10,6 +10,7 @@ held up includes the delay. A robot that is out of order has no capacity.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -195,6 +196,20 @@ class State:
         opens = offers.opens[robots]
         slack_kernels.quantiles(self.packed, self.chains, chances, *places, opens, node, promised)
         return etas, promised
+
+    def margin_from_depot_s(self, node: int) -> float:
+        """Seconds that a robot at the depot must plan to spare for a request, to be as promised."""
+        chances, packed = self.chances(), self.packed
+        if chances is None:
+            return 0.0
+        pickup, place = int(packed.partner[node]), packed.place
+        stops = [0, node] if pickup == NOBODY else [0, pickup, node]
+        variance = sum(
+            chances.travel_var[place[before], place[after]] for before, after in pairwise(stops)
+        )
+        if pickup != NOBODY:
+            variance += (chances.service_cv * packed.service[pickup]) ** 2
+        return float(chances.z[self.priority[node]] * np.sqrt(variance))
 
     def promised_s(self, node: int) -> float | None:
         """By when service at a node that is served starts as surely as promised, if it is."""
