@@ -171,7 +171,7 @@ class Confidence:
         metres = round(level.distance_m - mean.distance_m)
         parts = [f"{robots} more robot{'' if robots == 1 else 's'}"] if robots else []
         if metres:
-            unit = " m" if self.instance.site else " of distance"
+            unit = " m" if self.instance.site else " units of distance"
             parts.append(f"{abs(metres):,}{unit} {'less' if metres < 0 else 'more'}")
         cost = " and ".join(parts) or "no more"
         than = f"than planning for mean times{self._keeps(level)}"
