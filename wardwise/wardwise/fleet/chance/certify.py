@@ -64,7 +64,8 @@ def certify(
     jobs
         Threads; `None`: one for each core. The certificate does not depend on it.
     timing
-        `Timing.DISPATCHED`: no robot leaves for a request before its release.
+        `Timing.DISPATCHED`: no robot leaves for a request before its release, and up to
+        the last call on the way to a request the day has gone as planned.
 
     Returns
     -------

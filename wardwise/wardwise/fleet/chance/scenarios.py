@@ -112,7 +112,9 @@ def evaluate(
     jobs
         Threads; `None`: one for each core. The result does not depend on it.
     timing
-        `Timing.DISPATCHED`: no robot leaves for a request before its release.
+        `Timing.DISPATCHED`: no robot leaves for a request before its release, and up to
+        the last call on the way to a request the day has gone as planned. Returns and
+        trips are random from the start.
 
     Raises
     ------
@@ -170,10 +172,33 @@ class _Block:
         itinerary = self._itinerary
         tally = Tally.empty(block[1], len(itinerary.steps.trip), len(itinerary.trips))
         day = self._tables.day(*block)
+        late: list[tuple[int, NDArray[np.float64]]] = []
         for number, row in enumerate(itinerary.rows):
             table = self._tables.table(number, *block)
             drive(itinerary.steps, row.first, row.last, row.start_s, table, day, tally)
+            names = [name for name in itinerary.since if row.first <= self._step(name) < row.last]
+            late.extend(self._judge(name, table, day) for name in names)
+        if itinerary.since:
+            tally.lateness_s[:] = tally.cost[:] = 0.0
+        for step, start_s in late:
+            delay_s = np.maximum(start_s - itinerary.steps.due_s[step], 0.0)
+            tally.late[step] = (start_s > itinerary.steps.latest_s[step] + TOLERANCE_S).sum()
+            tally.lateness_s[:] += delay_s
+            tally.cost[:] += itinerary.steps.price_per_s[step] * delay_s
         return tally
+
+    def _step(self, name: str) -> int:
+        return self._itinerary.requests[name]
+
+    def _judge(
+        self, name: str, table: NDArray[np.float32], day: NDArray[np.float32]
+    ) -> tuple[int, NDArray[np.float64]]:
+        """Step of a request that became known on the way, and when it is done in each scenario."""
+        steps, last = self._itinerary.steps, self._step(name)
+        first, begin_s = self._itinerary.since[name]
+        tally = Tally.empty(len(day), len(steps.trip), len(self._itinerary.trips))
+        drive(steps, first, last + 1, begin_s, table, day, tally)
+        return last, tally.now_s
 
 
 @loop

@@ -16,7 +16,9 @@ Queues that luck makes elsewhere are left to the twin (`wardwise.fleet.simulate`
 
 Of a day as it was dispatched, no robot leaves for a request before it is known, as the
 checker has it with the same `Timing`: what is brought from the depot holds up the
-departure, all else the way to its own stop.
+departure, all else the way to its own stop. And what was decided during the day was
+decided on what had happened by then: up to the last call on a robot's way to a request
+the day has gone as planned, and chance begins with the step that it is doing then.
 """
 
 from __future__ import annotations
@@ -140,6 +142,9 @@ class Itinerary:
         Step of the last return of each robot.
     trips
         Requests of each trip, in the order of the plan.
+    since
+        Of a dispatched day, for each request the step that its robot is doing at the last
+        call on the way to it, and when that begins; else empty.
     """
 
     steps: Steps
@@ -147,6 +152,7 @@ class Itinerary:
     requests: dict[str, int]
     returns: dict[str, int]
     trips: tuple[frozenset[str], ...]
+    since: dict[str, tuple[int, float]]
 
 
 def itinerary_of(
@@ -180,6 +186,7 @@ def itinerary_of(
         requests=builder.requests,
         returns=builder.returns,
         trips=tuple(frozenset(stop.request for stop in trip.stops) for trip in plan.trips),
+        since={} if timing is Timing.PLANNED else builder.since(rows),
     )
 
 
@@ -207,6 +214,9 @@ class _Builder:
             for charge in trip.charges:
                 self._ends.setdefault(charge.station, []).append((charge.end_s, trip.robot))
         self.steps: list[Step] = []
+        # When each step is done as planned, and when the call came that it answers.
+        self._done_s: list[float] = []
+        self._called_s: list[float] = []
         self.requests: dict[str, int] = {}
         self.returns: dict[str, int] = {}
         self._draws: list[Draw] = []
@@ -237,6 +247,20 @@ class _Builder:
             draws=tuple(self._draws),
         )
 
+    def since(self, rows: Sequence[Row]) -> dict[str, tuple[int, float]]:
+        """For each request the step done at the last release up to it, and when that begins."""
+        served = {step: name for name, step in self.requests.items()}
+        found = {}
+        for row in rows:
+            step, begin_s, called_s = row.first, row.start_s, 0.0
+            for last in range(row.first, row.last):
+                called_s = max(called_s, self._called_s[last])
+                while step < last and self._done_s[step] <= called_s:
+                    step, begin_s = step + 1, self._done_s[step]
+                if last in served:
+                    found[served[last]] = step, begin_s
+        return found
+
     def _trip(self, trip: Trip, number: int, reload_s: float) -> None:
         events = list(trip.visits())
         before = []
@@ -255,6 +279,7 @@ class _Builder:
                 detour = 0
                 self._stop(upcoming.pop(0))
         self._arrive(DEPOT, Stream(Purpose.DRIVE, Aim.HOME, 0, request), Step(trip=number))
+        self._note(trip.return_s)
 
     def _depart(self, trip: Trip, charges: Sequence[Charge], reload_s: float) -> None:
         """Depart when back and reloaded, charged one after the other, and with the goods."""
@@ -266,10 +291,12 @@ class _Builder:
         requests = [self._request(stop.request) for stop in trip.stops]
         goods_s = max(self._at_depot_s(request) for request in requests)
         self.steps.append(Step(fixed_s=max(reload_s, lasts_s), earliest_s=max(free_s, goods_s)))
+        self._note(trip.depart_s)
 
     def _charge(self, robot: str, charge: Charge, stream: Stream) -> None:
         step = Step(earliest_s=self._slot_s(robot, charge))
         self._arrive(self._place(charge), stream, step)
+        self._note(charge.start_s)
         self._after = Step(fixed_s=charge.end_s - charge.start_s)
 
     def _stop(self, stop: Stop) -> None:
@@ -290,12 +317,17 @@ class _Builder:
             )
             self.requests[request.id] = len(self.steps)
         self._arrive(place, Stream(Purpose.DRIVE, aim, 0, request.id), step)
+        self._note(stop.start_s, request.release_s)
         service = self._law.service
         row = self._draw(
             Stream(Purpose.SERVICE, aim, 0, request.id), service, service.cv, request.service_s
         )
         variance = (service.cv * request.service_s) ** 2
         self._after = Step(serve_s=request.service_s, serve_row=row, var_s2=variance)
+
+    def _note(self, done_s: float, called_s: float = 0.0) -> None:
+        self._done_s.append(done_s)
+        self._called_s.append(called_s)
 
     def _at_depot_s(self, request: Request) -> float:
         """From when on what a request brings from the depot can be loaded."""
@@ -306,6 +338,7 @@ class _Builder:
         """Be done where the robot is, and stay there until it knows of its next stop."""
         if self._heeds_release and request.release_s > 0:
             self.steps.append(self._after._replace(earliest_s=request.release_s))
+            self._note(max(self._done_s[-1] + self._after.serve_s, request.release_s))
             self._after = Step()
 
     def _arrive(self, there: int, stream: Stream, step: Step) -> None:
