@@ -1,22 +1,21 @@
 """Whether more is late than was promised, and since when.
 
 Requests of one priority are late on some share of the days; a promise bounds it. Two
-questions are asked of each priority and of the robots' returns, each with confidence
-`confidence`:
+questions are asked of each priority and of the robots' returns:
 
-- Is the share above the promise? The lower bound of Clopper and Pearson (1934) on it
-  exceeds what is promised only then. Requests of one day are late together, so they are
-  worth fewer independent ones: counts are divided by the design effect, the variance
-  between days over the binomial one (at least 1), and by the square of Student's over the
-  normal quantile, which few days make large (Korn and Graubard, 1998, Survey Methodology
-  24(2)). Single requests and robots have one chance a day and need no such correction;
-  the worst of many is held to the confidence divided among them (Bonferroni).
+- Is the share above the promise, with a stated confidence? The lower bound of Clopper
+  and Pearson (1934) on it exceeds what is promised only then. Requests of one day are late
+  together, so they are worth fewer independent ones: counts are divided by the design
+  effect, the variance between days over the binomial one (at least 1), and by the square
+  of Student's over the normal quantile, which few days make large (Korn and Graubard,
+  1998, Survey Methodology 24(2)). Single requests and robots have one chance a day and need
+  no such correction; of many, each has its share of the error (Bonferroni).
 - Has it changed? A one-sided CUSUM of log-likelihood ratios (Page, 1954, Biometrika 41)
   of twice the promised share against the promised one, day by day, divided by the design
   effect, which here is taken from differences of successive days, so that the change that
   is looked for does not count for noise. It gives an alarm above ``log(ALARM_DAYS)``,
   which days that keep the promise reach less than once in so many days in the mean
-  (Lorden, 1971).
+  (Lorden, 1971): a bound for independent requests, and with the design effect about so.
 """
 
 from __future__ import annotations
