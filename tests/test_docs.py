@@ -108,6 +108,19 @@ def test_claims_stand_beside_what_was_found(value, spread, verdict):
     assert render.claims([]) == "\nNothing measured yet.\n"
 
 
+def test_columns_are_those_of_the_rows_and_figures_wait_for_their_run():
+    """A line a row under all names, gaps left empty; rows without columns are left out."""
+    stamp = {"machine": "m", "date": "2026-01-01", "commit": "abc"}
+    row = results.Row(system="stochastic", name="a", value=1.0, unit="robots", **stamp)
+    plans = [replace(row, detail={"columns": {"z": 0}}), row]
+    plans.append(replace(row, detail={"columns": {"z": 1, "robots": 3}}))
+    lines = render.columns(plans).splitlines()
+    assert lines[1:5] == ["| z | robots |", "|---|---|", "| 0 |  |", "| 1 | 3 |"]
+    assert render.columns([row]) == "\nNothing measured yet.\n"
+    assert render.figure("static.svg", "Gaps") == "![Gaps](static.svg)"
+    assert render.figure("absent.svg", "None") == "\nNot drawn yet.\n"
+
+
 def test_results_rows_are_complete():
     """Every stored row parses, belongs to a known system and names machine, date and commit."""
     for path in ROOT.glob("*/*/results/*.jsonl"):

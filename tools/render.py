@@ -7,6 +7,9 @@ A page asks for a table by a pair of comments:
 
 (the system, then shell patterns of the names to show, none for all)
 for what papers claim beside what was found by `<!-- claims:moe study_* -->` … `<!-- /claims -->`,
+for rows that bring several columns of their own (`detail["columns"]`) by
+`<!-- columns:stochastic robust_plan_* -->` … `<!-- /columns -->`, for a figure that a run draws
+into docs/results by `<!-- figure:robust.svg What it shows -->` … `<!-- /figure -->`,
 and for the import diagram by `<!-- imports:wardwise -->` … `<!-- /imports -->`.
 
     python -m tools.render [--check]
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES = ("README.md", "wardwise/README.md", "weightwise/README.md", "docs/**/*.md")
-BLOCK = re.compile(r"<!-- (results|claims|imports):([\w *.-]+) -->\n.*?<!-- /\1 -->", re.DOTALL)
+FIGURES = results.ROOT / "docs" / "results"
+BLOCK = re.compile(
+    r"<!-- (results|claims|columns|figure|imports):([\w *.-]+) -->\n.*?<!-- /\1 -->", re.DOTALL
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -59,10 +65,12 @@ def _fill(match: re.Match[str]) -> str:
     kind, argument = match.groups()
     if kind == "imports":
         body = imports.diagram(argument)
+    elif kind == "figure":
+        body = figure(*argument.split(maxsplit=1))
     else:
         system, *patterns = argument.split()
         rows = newest_rows(system, patterns)
-        body = claims(rows) if kind == "claims" else table(rows)
+        body = {"results": table, "claims": claims, "columns": columns}[kind](rows)
     return f"<!-- {kind}:{argument} -->\n{body}\n<!-- /{kind} -->"
 
 
@@ -91,6 +99,25 @@ def table(rows: list[results.Row]) -> str:
         )
     machines = "; ".join(sorted({row.machine for row in rows}))
     return "\n".join([*lines, "", f"Measured on: {machines}.", ""])
+
+
+def figure(name: str, caption: str) -> str:
+    """A figure of docs/results, on a page of that folder, once a run has drawn it."""
+    return f"![{caption}]({name})" if (FIGURES / name).exists() else "\nNot drawn yet.\n"
+
+
+def columns(rows: list[results.Row]) -> str:
+    """Markdown table with a line for each row that has columns, under the names of all of them."""
+    rows = [row for row in rows if "columns" in row.detail]
+    if not rows:
+        return "\nNothing measured yet.\n"
+    names = list(dict.fromkeys(name for row in rows for name in row.detail["columns"]))
+    lines = ["", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in rows:
+        cells = (str(row.detail["columns"].get(name, "")) for name in names)
+        lines.append(f"| {' | '.join(cells)} |")
+    measured = sorted({f"{row.date}, {row.commit}, on {row.machine}" for row in rows})
+    return "\n".join([*lines, "", f"Measured: {'; '.join(measured)}.", ""])
 
 
 def claims(rows: list[results.Row]) -> str:
