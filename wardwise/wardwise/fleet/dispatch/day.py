@@ -50,7 +50,7 @@ class Day:
         self.policy = policy
         self.state = State(instance)
         if policy.slacks is Slacks.QUANTILE and has_quantiles(instance):
-            self.state.quantiles = Quantiles(instance, self.state.end)
+            self.state.quantiles = Quantiles(instance, self.state.end, policy.aim)
         self.now_s = 0.0
         self.known: dict[str, Request] = {}
         self.status: dict[str, Status] = {}

@@ -41,6 +41,9 @@ class Policy:
         may find a place by re-optimisation.
     slacks
         What an insertion must leave to the stops behind it.
+    aim
+        Part of each promised late share that quantile slacks use up, above 0, at most 1.
+        They reckon with normal times; real ones have longer tails.
     """
 
     protection: tuple[int, int, int] = (0, 0, 0)
@@ -48,6 +51,7 @@ class Policy:
     may_eject: bool = False
     may_hold: bool = False
     slacks: Slacks = Slacks.QUANTILE
+    aim: float = 1.0
 
     def __post_init__(self) -> None:
         if self.slacks not in list(Slacks):
@@ -55,6 +59,8 @@ class Policy:
                 f"policy: slacks: expected one of {', '.join(Slacks)}, got {self.slacks!r}"
             )
         object.__setattr__(self, "slacks", Slacks(self.slacks))
+        if not 0 < self.aim <= 1:
+            raise ValueError(f"policy: aim: expected above 0 and at most 1, got {self.aim}")
         if len(self.protection) != NUM_PRIORITIES:
             raise ValueError(
                 f"policy: protection: expected {NUM_PRIORITIES} numbers, got {self.protection}"

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from wardwise.fleet.chance.normal import start_moments
-from wardwise.fleet.compiled import kernel
+from wardwise.fleet.compiled import inlined, kernel
 from wardwise.fleet.search.chains import pause_at
 from wardwise.fleet.search.insertion import scan
 
@@ -105,29 +105,42 @@ def write_row(packed, chains, chances, robot, position, drop, opens, u):  # type
     return size
 
 
+@inlined
+def reach(packed, chances, before, node, mean, var):  # type: ignore[no-untyped-def]
+    """Moments of the arrival at a node, from those of being ready at the place before."""
+    here = packed.place[node]
+    travel = packed.travel[before, here]
+    mean, var = start_moments(mean, var, packed.earliest[node] - travel)
+    return mean + travel, var + chances.travel_var[before, here]
+
+
+@inlined
+def leave(packed, chances, node, mean, var):  # type: ignore[no-untyped-def]
+    """Moments of being ready to leave a node, from those of the arrival there."""
+    mean, var = start_moments(mean, var, packed.earliest[node])
+    if node == 0:
+        return mean + packed.reload, var
+    service = packed.service[node]
+    return mean + service, var + (chances.service_cv * service) ** 2
+
+
 @kernel
 def arrivals_of(packed, chains, chances, robot, size):  # type: ignore[no-untyped-def]
     """Fill mean and variance of the arrival at each position of the row but the first."""
     row = chances.row
     mean, var = ready(packed, chains, chances, robot)
-    here = chains.place[robot, chains.first[robot]]
+    before = chains.place[robot, chains.first[robot]]
     for i in range(1, size):
-        node, before = row[i], here
-        here = packed.place[node]
-        travel, earliest = packed.travel[before, here], packed.earliest[node]
-        mean, var = start_moments(mean, var, earliest - travel)
-        chances.mean[i] = mean + travel
-        chances.var[i] = var + chances.travel_var[before, here]
-        mean, var = start_moments(chances.mean[i], chances.var[i], earliest)
-        mean += pause_at(packed, node, i)
-        if node != 0:
-            var += (chances.service_cv * packed.service[node]) ** 2
+        mean, var = reach(packed, chances, before, row[i], mean, var)
+        chances.mean[i], chances.var[i] = mean, var
+        mean, var = leave(packed, chances, row[i], mean, var)
+        before = packed.place[row[i]]
 
 
-@kernel
-def margin(chances, node, i):  # type: ignore[no-untyped-def]
+@inlined
+def margin(chances, node, var):  # type: ignore[no-untyped-def]
     """Seconds by which the quantile of an arrival lies behind its mean."""
-    return chances.z[chances.priority[node]] * math.sqrt(chances.var[i])
+    return chances.z[chances.priority[node]] * math.sqrt(var)
 
 
 @kernel
@@ -140,7 +153,7 @@ def set_limits(packed, chains, chances, robot):  # type: ignore[no-untyped-def]
     arrivals_of(packed, chains, chances, robot, size)
     for i in range(1, size):
         node = chances.row[i]
-        quantile = chances.mean[i] + margin(chances, node, i)
+        quantile = chances.mean[i] + margin(chances, node, chances.var[i])
         if node != 0:
             chances.limit[node] = max(chances.hard[node], quantile)
         elif i == size - 1:
@@ -148,19 +161,28 @@ def set_limits(packed, chains, chances, robot):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def is_punctual(packed, chains, chances, robot, size):  # type: ignore[no-untyped-def]
-    """Whether all stops of the row, and the return, keep their limits.
+def is_punctual(packed, chains, chances, robot, size, known):  # type: ignore[no-untyped-def]
+    """Whether all stops of the row behind position `known`, and the return, keep their limits.
 
-    Of a transfer only the drop is promised.
+    The arrival at that position is the one at hand. Of a transfer only the drop is promised.
     """
-    arrivals_of(packed, chains, chances, robot, size)
-    for i in range(1, size):
-        node = chances.row[i]
-        if packed.is_pickup[node] or (node == 0 and i < size - 1):
-            continue
-        limit = chances.limit[node] if node != 0 else chances.limit_end[robot]
-        if chances.mean[i] + margin(chances, node, i) > limit + TOLERANCE_S:
-            return False
+    row = chances.row
+    if known == 0:
+        mean, var = ready(packed, chains, chances, robot)
+        before = chains.place[robot, chains.first[robot]]
+    else:
+        mean, var = chances.mean[known], chances.var[known]
+        mean, var = leave(packed, chances, row[known], mean, var)
+        before = packed.place[row[known]]
+    for i in range(known + 1, size):
+        node = row[i]
+        mean, var = reach(packed, chances, before, node, mean, var)
+        if not packed.is_pickup[node] and (node != 0 or i == size - 1):
+            limit = chances.limit[node] if node != 0 else chances.limit_end[robot]
+            if mean + margin(chances, node, var) > limit + TOLERANCE_S:
+                return False
+        mean, var = leave(packed, chances, node, mean, var)
+        before = packed.place[node]
     return True
 
 
@@ -182,9 +204,13 @@ def shorten(packed, chains, chances, robot):  # type: ignore[no-untyped-def]
             bound = min(bound, packed.latest[node])
         if k > first and not is_idle and not packed.is_pickup[node]:
             if node != 0:
-                bound = min(bound, chances.limit[node] - margin(chances, node, k - first))
+                bound = min(
+                    bound, chances.limit[node] - margin(chances, node, chances.var[k - first])
+                )
             elif k == last:
-                bound = min(bound, chances.limit_end[robot] - margin(chances, 0, k - first))
+                bound = min(
+                    bound, chances.limit_end[robot] - margin(chances, 0, chances.var[k - first])
+                )
         chains.latest[robot, k] = bound
 
 
@@ -209,19 +235,17 @@ def best_kept(packed, chains, weights, chances, robot, u):  # type: ignore[no-un
     chances.limit[u] = chances.hard[u]
     first, last, end = chains.first[robot], chains.length[robot] - 1, packed.end[robot]
     size = write_row(packed, chains, chances, robot, position, drop, opens, u)
-    if is_punctual(packed, chains, chances, robot, size):
+    if is_punctual(packed, chains, chances, robot, size, position - first):
         return price, position, drop, opens
     if last == 1:
         return np.inf, -1, -1, False
-    size = write_row(packed, chains, chances, robot, NOWHERE, NOWHERE, False, u)
-    arrivals_of(packed, chains, chances, robot, size)
     shorten(packed, chains, chances, robot)
     while True:
         price, position, drop, opens = best_place(packed, chains, weights, robot, u, blink)
         if position < 0:
             break
         size = write_row(packed, chains, chances, robot, position, drop, opens, u)
-        if is_punctual(packed, chains, chances, robot, size):
+        if is_punctual(packed, chains, chances, robot, size, position - first):
             break
         behind = max(position, drop)
         if behind == last:
@@ -262,7 +286,7 @@ def quantiles(packed, chains, chances, robots, positions, drops, opens, u, found
         arrivals_of(packed, chains, chances, robot, size)
         for k in range(1, size):
             if chances.row[k] == u:
-                quantile = chances.mean[k] + margin(chances, u, k)
+                quantile = chances.mean[k] + margin(chances, u, chances.var[k])
                 found[i] = max(quantile, packed.earliest[u])
 
 
@@ -281,10 +305,10 @@ def set_all_limits(packed, chains, chances, latest, end):  # type: ignore[no-unt
             node, begin = chains.node[robot, k], chains.begin[robot, k]
             if node == 0 or packed.is_pickup[node]:
                 continue
-            closes = chances.limit[node] - margin(chances, node, k - first)
+            closes = chances.limit[node] - margin(chances, node, chances.var[k - first])
             latest[node] = max(begin, min(packed.latest[node], closes))
         if last > first:
-            closes = chances.limit_end[robot] - margin(chances, 0, last - first)
+            closes = chances.limit_end[robot] - margin(chances, 0, chances.var[last - first])
             end[robot] = max(chains.begin[robot, last], min(packed.end[robot], closes))
 
 
@@ -294,6 +318,6 @@ def are_punctual(packed, chains, chances):  # type: ignore[no-untyped-def]
     for robot in range(len(chains.length)):
         if chains.length[robot] > 2:
             size = write_row(packed, chains, chances, robot, NOWHERE, NOWHERE, False, 0)
-            if not is_punctual(packed, chains, chances, robot, size):
+            if not is_punctual(packed, chains, chances, robot, size, 0):
                 return False
     return True

@@ -27,16 +27,18 @@ class Quantiles:
         One with a promise.
     end
         Of the shifts of robots, in s.
+    aim
+        Part of each promised late share to use up.
     """
 
-    def __init__(self, instance: Instance, end: Floats) -> None:
+    def __init__(self, instance: Instance, end: Floats, aim: float = 1.0) -> None:
         assert instance.promise is not None
         law, promise = instance.randomness, instance.promise
         assert law is not None
         self._travel_var = np.ascontiguousarray(legs_of(instance).travel_var_s2)
         self._service_cv = float(law.service.cv)
         shares = (promise.return_share, *promise.late_share)
-        self._z = np.array([z_of(share) for share in shares])
+        self._z = np.array([z_of(aim * share) for share in shares])
         self._end = end
         self._chances: Chances | None = None
 
