@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ from wardwise.cli.common import (
     Task,
     TimeLimit,
     compile_first,
+    interruptible,
     live,
     out,
     protection_of,
@@ -31,10 +33,11 @@ from wardwise.cli.common import (
     search,
     talk,
 )
+from wardwise.cli.electric import electric_figures
 from wardwise.dynamism import degree_of_dynamism, make_dynamic
 from wardwise.fleet.check import check
 from wardwise.fleet.dispatch import Journal, Policy, Record, Slacks, Status, warm_up
-from wardwise.fleet.replay import Reoptimisation, Replay, known_part, replay_day
+from wardwise.fleet.replay import Reoptimisation, Replay, certify_day, known_part, replay_day
 from wardwise.fleet.sizing.result import CLASSES
 from wardwise.fleet.solvers import METHODS, Objective, default_method
 from wardwise.fleet.solvers import warm_up as warm_up_ruin
@@ -55,15 +58,20 @@ from wardwise.io import (
     write_plan,
 )
 from wardwise.io.pharmacy import write_pharmacy
-from wardwise.report import summarise
+from wardwise.report import ElectricKpis, summarise
 from wardwise.report.live import write_live_report
+from wardwise.report.service import service_line
 
 if TYPE_CHECKING:
+    from wardwise.fleet.energy import Battery
     from wardwise.fleet.problem import Instance
     from wardwise.hospital import Delivery, Dispensing, HospitalDay
 
 # One robot fewer than the day asks for, so that there is something to decide.
-DEMO_START_H, DEMO_METHOD, DEMO_ROBOTS = 6.0, "tabu", 8
+DEMO_START_H, DEMO_METHOD, DEMO_ROBOTS = 6.0, "vns", 8
+# Robots come from the night with these parts of their batteries, one after the other; of
+# what is promised to all, the dispatcher uses up half, see `Policy.aim`.
+DEMO_LEVELS, DEMO_LATE_SHARE, DEMO_AIM = (0.8, 0.7, 0.6, 0.5), 0.05, 0.5
 DEMO_QUANTILE, DEMO_DAYS = 0.9, 50
 DEMO_FILES = {
     "instance": "wardwise-hospital.json", "pharmacy": "wardwise-pharmacy.json",
@@ -145,6 +153,7 @@ def dispatch(
             journal=kept,
             on_event=line.update,
         )
+    day = _certified(day, seed)
     write_plan(day.plan, target)
     written = {"plan": str(target), **({"journal": str(journal)} if journal else {})}
     if report:
@@ -208,15 +217,17 @@ def demo(
     write_pharmacy(dispensing.day, files["pharmacy"])
     files["journal"].unlink(missing_ok=True)
     task = Task(DEMO_METHOD, Objective.COST, time_limit, None, seed)
-    first_plan = search(known, task)
+    # Robots charge whenever they stand at the dock, so charges are nothing to plan here.
+    first_plan = search(_with_levels(known, None), task)
     compile_first(warm_up_ruin, warm_up)
-    line = DayLine()
+    policy, line = Policy(protection=(0, 0, 1), aim=DEMO_AIM), DayLine()
     with live(line):
         day = replay_day(
-            instance, policy=Policy(protection=(0, 0, 1)), seed=seed, first_plan=first_plan,
+            instance, policy=policy, seed=seed, first_plan=first_plan,
             reoptimisation=Reoptimisation(max_iterations=500, stability=0.05),
             journal=Journal(files["journal"]), on_event=line.update,
         )  # fmt: skip
+    day = _certified(day, seed)
     write_plan(day.plan, files["plan"])
     hospital = live_days(
         dispensing, day.instance, deliveries, day.plan, day.report, quantile=DEMO_QUANTILE,
@@ -235,12 +246,39 @@ def _demo_hospital(seed: int) -> tuple[Dispensing, Instance, tuple[Delivery, ...
     """The machine's day, and the hospital whose medicine comes from it."""
     hospital = without_medicine(
         generate_hospital(
-            num_robots=DEMO_ROBOTS, start_h=DEMO_START_H, dynamic=True, transfers=True, seed=seed
+            num_robots=DEMO_ROBOTS, start_h=DEMO_START_H, dynamic=True, transfers=True,
+            batteries=True, late_share=DEMO_LATE_SHARE, seed=seed,
         )
-    )
+    )  # fmt: skip
+    hospital = _with_levels(hospital, DEMO_LEVELS)
     dispensing = dispense(draw_prescriptions(hospital, seed=seed), seed=seed)
     parts = with_deliveries(hospital, dispensing, quantile=DEMO_QUANTILE, is_dynamic=True)
     return dispensing, *parts
+
+
+def _with_levels(hospital: Instance, parts: tuple[float, ...] | None) -> Instance:
+    """The hospital with batteries charged to these parts, in turn; `None`: without batteries."""
+
+    def charged(battery: Battery | None, part: float) -> Battery | None:
+        if battery is None or parts is None:
+            return None
+        return replace(battery, start_wh=part * battery.capacity_wh)
+
+    pairs = zip(hospital.robots, cycle(parts or (1.0,)), strict=False)
+    robots = (replace(robot, battery=charged(robot.battery, part)) for robot, part in pairs)
+    return replace(hospital, robots=tuple(robots))
+
+
+def _certified(day: Replay, seed: int) -> Replay:
+    """Certify a day with a promise; Ctrl-C leaves it as it is."""
+    if day.instance.promise is None:
+        return day
+    talk.print("certifying the day on random days, Ctrl-C leaves it uncertified")
+    try:
+        with interruptible("stopped: the day is not certified"):
+            return certify_day(day, seed=seed, jobs=None)
+    except KeyboardInterrupt:
+        return day
 
 
 def _tell_prescriptions(hospital: HospitalDay) -> None:
@@ -321,6 +359,10 @@ def _tell(day: Replay, *, as_json: bool, written: dict[str, str]) -> int:
     for name, value in rows:
         table.add_row(name, value)
     out.print(table)
+    if isinstance(kpis, ElectricKpis):
+        out.print(electric_figures(day.instance, kpis))
+        if kpis.service:
+            print(service_line(kpis.service))
     for decision in day.decisions():
         if decision.status in (Status.DENIED, Status.UNSERVABLE):
             print(decision.explain())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wardwise.fleet.chance import certify
 from wardwise.fleet.charging import charge_while_idle
 from wardwise.fleet.check import Timing, check
 from wardwise.fleet.dispatch import Dispatcher, Policy, Submit, order_events
@@ -177,6 +178,32 @@ def replay_day(
         latency_s=tuple(latency_s),
         is_complete=is_complete,
     )
+
+
+def certify_day(day: Replay, *, seed: int = 0, jobs: int | None = 1) -> Replay:
+    """Certify a day as it was dispatched, and the plan made in advance.
+
+    What the charges of the day take is not looked at: they end when a robot departs.
+
+    Parameters
+    ----------
+    seed, jobs
+        As `certify` takes them.
+
+    Returns
+    -------
+    Replay
+        The same, with certificates in its plans.
+
+    Raises
+    ------
+    ValueError
+        As `certify`.
+    """
+    driven = replace(day.plan, trips=tuple(replace(trip, charges=()) for trip in day.plan.trips))
+    certified = certify(day.instance, driven, seed=seed, jobs=jobs, timing=Timing.DISPATCHED)
+    first = certify(known_part(day.instance), day.first_plan, seed=seed, jobs=jobs)
+    return replace(day, first_plan=first, plan=replace(day.plan, certificate=certified.certificate))
 
 
 def known_part(instance: Instance) -> Instance:

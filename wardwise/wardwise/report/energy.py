@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wardwise.fleet.check.energy import HOUR_S, draws
 from wardwise.fleet.check.visits import depot_charges
@@ -139,6 +139,23 @@ class _Walk:
     def _mark(self, time_s: float, level_wh: float) -> None:
         if math.isfinite(time_s) and math.isfinite(level_wh):
             self.points.append((time_s, level_wh))
+
+
+def battery_document(instance: Instance, robot_id: str, trips: Sequence[Trip]) -> Any:
+    """A battery over a day for the page's script, which plays it; null without a battery.
+
+    Returns
+    -------
+    Times in s with levels in percent, and of each charge its station's id, start and end.
+    """
+    level = level_of(instance, robot_id, trips)
+    if level is None:
+        return None
+    charges = [charge for trip in trips for charge in trip.charges]
+    return {
+        "levels": [[round(time_s, 1), round(level.pct(wh), 2)] for time_s, wh in level.points],
+        "charges": [[c.station, round(c.start_s, 1), round(c.end_s, 1)] for c in charges],
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,7 @@ class Mark:
     label: str
     side: str
     title: str
+    has_charger: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,12 @@ def _chargers(instance: Instance) -> dict[str, str]:
             slots = "any number of slots" if count is None else f"{count} slot{'s'[: count != 1]}"
             found.setdefault(station.place, []).append(f"station {station.id}, {slots}")
     return {place: "; ".join(texts) for place, texts in found.items()}
+
+
+def charger_points(instance: Instance) -> dict[str, int]:
+    """Point index of every station that charges, by its id."""
+    points = list(instance.site.points if instance.site else instance.place_index)
+    return {s.id: points.index(s.place) for s in instance.stations if s.charge is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +208,7 @@ def _draw_site(site: Site, chargers: Mapping[str, str]) -> FloorMap:
                 label=p.name,
                 side=_free_side(xy[p.id], [xy[q] for q in neighbours[p.id]]),
                 title=_title(f"{p.name or p.id} ({kinds[p.id]})", chargers.get(p.id)),
+                has_charger=kinds[p.id] == "charger" or p.id in chargers,
             )
             for row, p in enumerate(points)
             if p.floor == floor.level
@@ -253,6 +261,7 @@ def _draw_scatter(instance: Instance, chargers: Mapping[str, str]) -> FloorMap:
             label=place.id if row and len(places) <= MAX_LABELS else "" if row else "Depot",
             side="above" if row else "below",
             title=_title(f"{'Place' if row else 'Depot'} {place.id}", chargers.get(place.id)),
+            has_charger=place.id in chargers,
         )
         for row, (place, (x, y)) in enumerate(zip(places, xy, strict=True))
     )

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wardwise.io.files import write_text
 from wardwise.report.clock import Clock
-from wardwise.report.service import PRIORITIES
+from wardwise.report.service import PRIORITIES, service_line
 from wardwise.report.view import build_view
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def render_report(
             view=view,
             facts=table_facts(view),
             lateness=clock.span(view.service.expected_lateness_s) if view.service else "",
+            headline=service_line(view.service) if view.service else "",
             has_chargers=any(station.charge is not None for station in instance.stations),
             has_charges=any(trip.charges for trip in plan.trips),
             priorities=list(PRIORITIES.values()),

@@ -8,11 +8,12 @@ from wardwise.fleet.dispatch import Status
 from wardwise.io.files import write_text
 from wardwise.report.answers import first_kpis, histogram_of, levels_of
 from wardwise.report.clock import Clock
+from wardwise.report.energy import battery_document
 from wardwise.report.feed import IMPROVED, RULES, VERDICTS, denials_of, feed_of
-from wardwise.report.floormap import timed_ways
+from wardwise.report.floormap import charger_points, timed_ways
 from wardwise.report.html import environment, table_facts
 from wardwise.report.pharmacy import build_pharmacy
-from wardwise.report.service import PRIORITIES
+from wardwise.report.service import PRIORITIES, service_line
 from wardwise.report.timeline import legs_of, moments_of, stop_places
 from wardwise.report.view import build_view
 
@@ -74,6 +75,9 @@ def render_live_report(
             instance=instance,
             report=replay.report,
             view=view,
+            lateness=clock.span(view.service.expected_lateness_s) if view.service else "",
+            headline=service_line(view.service) if view.service else "",
+            strips={lane.robot: lane.strip for lane in view.lanes},
             first=first_kpis(replay),
             entries=entries,
             marks=[(view.axis.at(e.time_s), e.verdict) for e in entries if e.row >= 0],
@@ -101,6 +105,7 @@ def _data(
     """What the page's script plays."""
     instance = replay.instance
     ways = timed_ways(instance, legs_of(instance, moments))
+    driven = replay.plan.trips_by_robot()
     return {
         "startH": clock.start_h,
         "isPlain": clock.is_plain,
@@ -109,6 +114,12 @@ def _data(
         "hasSite": instance.site is not None,
         "points": view.floor_map.points,
         "robots": [[robot.id, robot.end_s] for robot in instance.robots],
+        # What is past never changes, so the whole day's levels are those of every moment before.
+        "batteries": [
+            battery_document(instance, robot.id, driven.get(robot.id, ()))
+            for robot in instance.robots
+        ],
+        "chargers": charger_points(instance),
         "requests": _requests(instance, view, notes),
         "ways": {f"{a} {b}": way for (a, b), way in ways.items()},
         "moments": [moment.document() for moment in moments],

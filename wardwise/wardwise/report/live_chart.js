@@ -1,7 +1,7 @@
 // ---- schedule ----------------------------------------------------------------------------
 const lanes = all(".lane[data-robot]").map((lane) => ({
   lane, track: lane.querySelector(".track"), note: lane.querySelector("small"),
-  robot: Number(lane.dataset.index), version: -1, parts: [],
+  robot: Number(lane.dataset.index), version: -1, parts: [], count: "",
 }));
 const out = document.querySelector(".lane.out .track");
 const machine = all(".lane.machine [data-known]").map((node) => ({ node, known: Number(node.dataset.known) }));
@@ -61,14 +61,18 @@ function fillLane(item, trips) {
         add(piece("i", "bar reload", trip.back, trip.back + data.reloadS, "Reload"), trip.back);
     }
   });
+  for (const [station, start, end] of data.batteries[item.robot]?.charges || []) {
+    const label = `Charges at station ${station}, ${clock(start)} to ${clock(end)}`;
+    parts.push({ node: piece("i", "bar charge", start, end, label), from: start, until: end });
+  }
   const focused = item.track.contains(document.activeElement) ? document.activeElement.dataset.row : null;
-  item.track.replaceChildren(item.track.querySelector(".band"), ...parts.map((part) => part.node));
+  item.track.replaceChildren(...item.track.querySelectorAll(".band, .battery"), ...parts.map((part) => part.node));
   const stops = [...item.track.querySelectorAll(".stop")];
   stops.forEach((stop, k) => { stop.tabIndex = k === 0 ? 0 : -1; });
   if (focused !== null) stops.find((stop) => stop.dataset.row === focused)?.focus({ preventScroll: true });
   item.parts = parts;
   const count = trips.length;
-  item.note.textContent = count ? `${count} trip${count === 1 ? "" : "s"}` : "spare";
+  item.count = count ? `${count} trip${count === 1 ? "" : "s"}` : "spare";
   item.lane.classList.toggle("spare", !count);
 }
 
@@ -88,6 +92,16 @@ function fillOut(state) {
   out.replaceChildren(out.querySelector(".band"), ...nodes);
 }
 
+/** Draw level and charges of a robot up to a moment; what comes then is not known yet. */
+function showBattery(item, t) {
+  const level = levelAt(item.robot, t);
+  const note = level === null ? item.count : `${item.count} · ${inPercent(level)}`;
+  if (item.note.textContent !== note) item.note.textContent = note;
+  item.track.querySelector(".battery .to-come")?.setAttribute("x", percent(t));
+  for (const { node, from, until } of item.parts)
+    if (until) node.style.width = `${percent(Math.min(Math.max(t, from), until)) - percent(from)}%`;
+}
+
 function showChart(state, previous, isFresh) {
   for (const item of lanes) {
     const number = state.version[item.robot];
@@ -101,6 +115,7 @@ function showChart(state, previous, isFresh) {
     }
     if (item.shownAt === state.t) continue;
     item.shownAt = state.t;
+    showBattery(item, state.t);
     item.parts.forEach((part) => {
       const isAhead = part.from > state.t;
       if (part.isAhead !== isAhead) part.node.classList.toggle("ahead", isAhead);

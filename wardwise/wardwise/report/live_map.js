@@ -58,18 +58,22 @@ function drawTrip(trips, t) {
 // Labels of the robots, made once and then moved: measuring text at every frame is slow.
 const labels = new Map();
 
-function labelOf(name, floor) {
+function labelOf(name, floor, level) {
+  const short = name.length > 6 ? `…${name.slice(-4)}` : name;
   if (!labels.has(name)) {
-    const short = name.length > 6 ? `…${name.slice(-4)}` : name;
-    const group = drawLabel(layer("order", floor), short, {});
+    // Wide enough for the full battery.
+    const group = drawLabel(layer("order", floor), level === null ? short : `${short} 100 %`, {});
     draw(group, "title", {}, name);
     labels.set(name, group);
   }
-  return labels.get(name);
+  const group = labels.get(name);
+  const text = level === null ? short : `${short} ${inPercent(level)}`;
+  if (group.querySelector("text").textContent !== text) group.querySelector("text").textContent = text;
+  return group;
 }
 
-function drawRobot(name, [x, y, floor], isChosen, shift) {
-  const group = labelOf(name, floor);
+function drawRobot(name, level, [x, y, floor], isChosen, shift) {
+  const group = labelOf(name, floor, level);
   group.setAttribute("class", `robot${isChosen ? " chosen" : ""}`);
   group.setAttribute("transform", `translate(${(x + shift).toFixed(1)} ${y.toFixed(1)})`);
   layer("order", floor).append(group);
@@ -83,6 +87,7 @@ function showMap(state, robot, row) {
     const name = data.robots[index][0];
     const where = whereIs(trips, state.t);
     const isChosen = name === robot;
+    const level = levelAt(index, state.t);
     if (isChosen) drawTrip(trips, state.t);
     if (!where.isOut) {
       numHome += 1;
@@ -93,14 +98,36 @@ function showMap(state, robot, row) {
     const point = isDriving ? pointOf(wayOf(where.from, where.to), where.share)
       : data.points[pointOfPlace.get(where.at)];
     const key = point.map(Math.round).join(" ");
-    places.set(key, [...(places.get(key) || []), [name, point, isChosen]]);
+    places.set(key, [...(places.get(key) || []), [name, level, point, isChosen]]);
   });
   for (const group of places.values())
-    group.forEach(([name, point, isChosen], k) =>
-      drawRobot(name, point, isChosen, 40 * (k - (group.length - 1) / 2)));
+    group.forEach(([name, level, point, isChosen], k) =>
+      drawRobot(name, level, point, isChosen, (level === null ? 40 : 84) * (k - (group.length - 1) / 2)));
   showPlaces(state, row);
+  showChargers(state.t);
   const ways = [...places.values()].reduce((sum, group) => sum + group.length, 0);
   byId("map-note").textContent = `${ways} out, ${numHome} at the ${data.hasSite ? "dock" : "depot"}`;
+}
+
+/** Robots on charge: how many at each station, and in words who. */
+function showChargers(t) {
+  const at = new Map();
+  const words = [];
+  data.robots.forEach(([name], robot) => {
+    const station = chargerAt(robot, t);
+    if (station === undefined) return;
+    const point = data.chargers[station];
+    at.set(point, [...(at.get(point) || []), name]);
+    words.push(`${name} ${inPercent(levelAt(robot, t))}`);
+  });
+  for (const [point, names] of at) {
+    const [x, y, floor] = data.points[point];
+    const group = drawLabel(layer("order", floor), `⚡ ${names.length}`, { class: "on-charge" });
+    group.setAttribute("transform", `translate(${x + 44} ${y})`);
+    draw(group, "title", {}, `On charge: ${names.join(", ")}`);
+  }
+  const note = byId("charging-note");
+  if (note) note.textContent = words.length ? `; on charge: ${words.join(", ")}` : "; none on charge";
 }
 
 /** Places with open requests stand out; the others step back. */

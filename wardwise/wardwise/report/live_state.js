@@ -65,16 +65,34 @@ function stateAt(t) {
 
 /** The counters; those of the requests add up to `known`. */
 function countsOf({ t, trips, visits, standing: stands }) {
-  const counts = { known: stands.size, served: 0, open: 0, waiting: 0, denied: 0, robots: 0, spares: 0 };
+  const counts = { known: stands.size, served: 0, open: 0, waiting: 0, denied: 0, robots: 0, charging: 0, spares: 0 };
   for (const [row, [status]] of stands) {
     if (status === "accepted") counts[visits.get(row).stop.start <= t ? "served" : "open"] += 1;
     else counts[status === "pending" ? "waiting" : "denied"] += 1;
   }
   trips.forEach((list, robot) => {
+    if (chargerAt(robot, t) !== undefined) counts.charging += 1;
     if (list.length) counts.robots += 1;
     else if (data.robots[robot][1] > t) counts.spares += 1;
   });
   return counts;
+}
+
+/** Level of a robot's battery, in percent; null if it has none. */
+function levelAt(robot, t) {
+  const battery = data.batteries[robot];
+  if (!battery) return null;
+  const k = lastUpTo(battery.levels, (point) => point[0], t);
+  const [from, to] = [battery.levels[Math.max(k, 0)], battery.levels[k + 1]];
+  if (k < 0 || !to) return from[1];
+  return from[1] + ((to[1] - from[1]) * (t - from[0])) / (to[0] - from[0]);
+}
+
+/** Station at which a robot is being charged, or undefined. */
+function chargerAt(robot, t) {
+  const charges = data.batteries[robot]?.charges || [];
+  const charge = charges[lastUpTo(charges, (item) => item[1], t)];
+  return charge && t < charge[2] ? charge[0] : undefined;
 }
 
 /** Where a robot is: at a place, or under way from `from` to `to` with a share of the time gone. */
@@ -101,5 +119,6 @@ function clock(t) {
   return data.startH === null ? `+${hours}:${tail}` : `${String(hours % 24).padStart(2, "0")}:${tail}`;
 }
 
+const inPercent = (level) => `${Math.floor(level)} %`;
 const VERDICTS = { accepted: "accepted", pending: "waiting", denied: "denied", unservable: "too late" };
 const percent = (t) => 100 * Math.min(Math.max(t / data.endS, 0), 1);

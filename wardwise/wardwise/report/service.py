@@ -99,6 +99,19 @@ def service_kpis(instance: Instance, plan: Plan) -> ServiceKpis | None:
     )
 
 
+def service_line(service: ServiceKpis) -> str:
+    """One sentence for those who answer for the service: the most urgent class of the plan."""
+    if not service.classes:
+        return "Nothing is served, so nothing can be late."
+    first = service.classes[0]
+    is_kept = first.upper <= first.promised if service.scope == "request" else service.holds
+    return (
+        f"On {service.num_scenarios:,} random days, {first.priority} requests are late on at most "
+        f"{100 * first.upper:.2f} % of the days (promise {100 * first.promised:g} %) – "
+        f"{'kept' if is_kept else 'not kept'}."
+    )
+
+
 def broken_promises(instance: Instance, plan: Plan) -> tuple[str, ...]:
     """Requests whose bound exceeds what is promised, the worst first; of trips, too."""
     if plan.certificate is None:
