@@ -15,7 +15,7 @@ is asked to be on time there, and inflation stretches its window. More robots ar
 in the files, so that plans with margins exist.
 
 Then what it is worth to reckon with luck, and to know it: the first 25 customers of RC101,
-costs of the day in money, late service at its price, 20 days.
+mean costs of 20 days in money with late service at three prices.
 
 The files R112, R201 and RC108 are not in every collection: --solomon names the folder.
 
@@ -117,20 +117,19 @@ def tasks_of(
 
 
 def information_rows(path: Path, options: argparse.Namespace) -> Iterator[Row]:
-    """Costs of the three plans and their differences."""
-    found = information.costs(path, options.day_seconds, options.seeds[0], options.days)
-    robots = dict(zip(("mean_value", "promise", "wait_and_see"), found.robots, strict=True))
-    detail = {"instance": path.stem, "requests": information.NUM_REQUESTS, "days": options.days}
-    for what in ("mean_value", "promise", "wait_and_see"):
-        value = getattr(found, what)
-        columns = {"plan": what.replace("_", " "), "cost of a day": round(value, 1)}
-        yield row(f"information_{what}", value, "money", None, {**detail, "columns": columns,
-                  "robots": robots[what]})  # fmt: skip
-    worth = found.mean_value - found.promise
-    yield row("information_worth_of_promise", worth, "money", (">=", 0.0), detail)
-    best = min(found.mean_value, found.promise)
-    least = best - found.wait_and_see
-    yield row("information_worth_of_knowing", least, "money", (">=", 0.0), detail)
+    """Costs of the three plans and their differences, at each price of delay."""
+    for price in information.PRICES:
+        found = information.costs(path, price, options.day_seconds, options.seeds[0], options.days)
+        columns = {"price of a second late": price} | {
+            name.replace("_", " "): round(getattr(found, name), 1)
+            for name in ("mean_value", "promise", "wait_and_see")
+        }
+        name = f"information_price{price:g}"
+        detail = {"instance": path.stem, "days": options.days, **found._asdict()}
+        more = {**detail, "columns": columns}
+        yield row(f"{name}_saved_by_promise", found.mean_value - found.promise, "money", None, more)
+        least = min(found.mean_value, found.promise) - found.wait_and_see
+        yield row(f"{name}_worth_of_knowing", least, "money", (">=", 0.0), detail)
 
 
 def emit(measured: Row, seed: int) -> None:

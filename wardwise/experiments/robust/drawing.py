@@ -35,7 +35,7 @@ def write_figure(path: Path, verdicts: Sequence[Judged]) -> None:
         return
     methods = sorted({one.method for one in drawn}, key=lambda method: (method != OURS, method))
     colour = dict(zip(methods, COLOURS, strict=False))
-    width = WIDTH * min(PER_LINE, len(names))
+    width = WIDTH * PER_LINE
     height = LEGEND + HEIGHT * math.ceil(len(names) / PER_LINE)
     size = f'viewBox="0 0 {width} {height}"'
     label = "Robots and largest probability of being late at a stop, by method and instance"

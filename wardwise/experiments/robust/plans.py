@@ -124,9 +124,7 @@ def make(task: Task) -> Plan | None:
     """The plan of a task with the times of the mean day; none where none was found."""
     instance = stochastic(task.path)
     if task.method == OURS:
-        warm_up("vns")
-        with patch.object(search, "Clock", CpuClock):
-            return solve(promised(instance), method="vns", time_limit=task.seconds, seed=task.seed)
+        return punctual(instance, "hierarchical", task.seconds, task.seed)
     assert task.inflation is not None
     longer = inflated(instance, task.inflation)
     if task.method in OUR_METHODS:
@@ -136,6 +134,14 @@ def make(task: Task) -> Plan | None:
     found = run(numbers(longer, THOUSANDTHS), HIERARCHICAL, [task.seconds], task.seed)
     best = best_within(found[task.seconds], task.seconds, HIERARCHICAL)
     return None if best is None else to_plan(instance, best.routes)
+
+
+def punctual(instance: Instance, objective: str, seconds: float, seed: int) -> Plan:
+    """Our plan under the promise, after so many CPU seconds of all threads."""
+    warm_up("vns")
+    kept = promised(instance)
+    with patch.object(search, "Clock", CpuClock):
+        return solve(kept, method="vns", objective=objective, time_limit=seconds, seed=seed)
 
 
 def timed(instance: Instance, plan: Plan) -> Plan:
