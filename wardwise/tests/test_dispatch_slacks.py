@@ -9,8 +9,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from experiments import amr_slacks
+from tools.results import Measurement
 from wardwise.fleet.check import check
-from wardwise.fleet.dispatch import Dispatcher, Policy, Rule, Slacks, Status
+from wardwise.fleet.dispatch import Dispatcher, Journal, Policy, Rule, Slacks, Status
 from wardwise.fleet.problem import Costs, Instance, Kind, Place, Request, Robot
 from wardwise.fleet.randomness import Promise, Randomness, Spread
 from wardwise.fleet.replay import known_part
@@ -255,6 +257,25 @@ def test_a_request_that_loses_its_place_is_not_dropped_for_a_risk():
     assert dispatcher.quote(replace(to_a(169.0), load=9.0), 20.0).status is Status.DENIED
 
 
+def test_a_day_by_quantiles_can_be_replayed(tmp_path):
+    """The journal says by which slacks it was answered, re-optimisation included."""
+    rng = np.random.default_rng(3)
+    kinds = (Kind.COLLECT, Kind.DELIVER)
+    instance = random_morning(rng, kinds)
+    plan = solve(replace(instance, promise=None), method="insertion", objective="cost")
+    for policy in (Policy(may_hold=True), replace(MEAN, may_hold=True)):
+        path = tmp_path / f"{policy.slacks}.jsonl"
+        with Journal(path) as journal:
+            dispatcher = Dispatcher(instance, plan, policy, journal)
+            for k in range(8):
+                request = replace(random_request(rng, f"N{k}", kinds), release_s=1.0 + k)
+                dispatcher.submit(request, 1.0 + k)
+                dispatcher.reoptimise(1.0 + k, rng, max_iterations=50)
+        again = Dispatcher.replay(path)
+        assert again.outcome() == dispatcher.outcome()
+        assert again.plan() == dispatcher.plan()
+
+
 @pytest.mark.slow
 def test_fewer_of_those_accepted_are_let_down_in_the_twin():
     """Three crowded hours: with quantiles less than the promised 5 %, with means more."""
@@ -262,26 +283,24 @@ def test_fewer_of_those_accepted_are_let_down_in_the_twin():
     hospital = generate_hospital(num_wards=10, num_robots=2, hours=3, dynamic=True, seed=1)
     plan = solve(known_part(hospital), method="insertion", objective="cost")
     hospital = replace(hospital, randomness=law, promise=Promise())
-    let_down, denied = {}, {}
+    found = dict.fromkeys(Slacks, amr_slacks.Count())
     for slacks in Slacks:
-        count = np.zeros(3)
         for seed in range(8):
             day = simulate(
                 hospital, plan=plan, policy=Policy(slacks=slacks), seed=seed,
                 disturbances=Disturbances(travel_cv=0.5, service_cv=0.5),
             )  # fmt: skip
-            count += accepted_let_down_denied(hospital, day)
-        let_down[slacks], denied[slacks] = count[1] / count[0], count[2]
-    assert let_down[Slacks.QUANTILE] < 0.05 < let_down[Slacks.MEAN]
-    assert denied[Slacks.QUANTILE] > denied[Slacks.MEAN]
+            found[slacks] += amr_slacks.counted(hospital, day)
+    by_mean, by_quantile = found[Slacks.MEAN], found[Slacks.QUANTILE]
+    assert by_quantile.let_down_pct < 5 < by_mean.let_down_pct
+    assert by_quantile.denied_at_once_pct > by_mean.denied_at_once_pct
 
 
-def accepted_let_down_denied(instance, day):
-    """How many dynamic requests were accepted at once, then late or given up; and how many not."""
-    answers = [decision for record in day.records for decision in record.decisions]
-    first = {decision.request: decision.status for decision in reversed(answers)}
-    starts = {stop.request: stop.start_s for trip in day.plan.trips for stop in trip.stops}
-    dynamic = [request for request in instance.requests if request.release_s > 0]
-    accepted = [request for request in dynamic if first[request.id] is Status.ACCEPTED]
-    late = sum(starts.get(request.id, math.inf) > request.latest_s for request in accepted)
-    return np.array([len(accepted), late, len(dynamic) - len(accepted)])
+@pytest.mark.slow
+def test_the_study_prints_rows_with_goals(monkeypatch):
+    """One day in a small hospital goes through all arms."""
+    monkeypatch.setattr(amr_slacks, "FLEETS", (2,))
+    table = amr_slacks.live_all(1, 1, 10)
+    rows = [Measurement(system="stochastic", **row) for row in amr_slacks.rows([table], 1)]
+    assert len({row.name for row in rows}) == len(rows) == 3 * 4 * 3
+    assert sum(row.goal is not None for row in rows) == 2 * 3
