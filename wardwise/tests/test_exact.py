@@ -161,21 +161,6 @@ def test_legs_left_out_change_nothing(seed):
     )
 
 
-def test_more_battery_capacity_and_stations_never_cost_more():
-    """Monotone: each of them only adds plans."""
-    base = small_day(2, num_requests=4, max_trips=2)
-    base = replace(base, robots=tuple(replace(base.robots[0], id=f"r{k}") for k in range(4)))
-
-    def price(instance):
-        cost = check(instance, run_exact(instance)).cost
-        return cost.num_robots, round(cost.distance_m, 6)
-
-    alone = replace(base, stations=base.stations[:1])
-    roomy = replace(base, robots=tuple(replace(r, capacity=8.0) for r in base.robots))
-    assert price(base) <= price(alone)
-    assert price(roomy) <= price(base)
-
-
 def test_robots_of_two_kinds_are_counted_apart():
     """One large robot and one small: only the large one carries 5, so the small one helps."""
     instance = small_day(0, num_requests=2)

@@ -132,36 +132,6 @@ def test_small_electric_instances_are_solved_to_the_optimum(name: str) -> None:
     assert (report.cost.num_robots, round(report.cost.distance_m, 2)) == OPTIMA[name]
 
 
-def test_a_large_battery_is_none() -> None:
-    """With room for the whole day the plan costs what it costs without a battery."""
-    costs = [
-        check(instance, solve(instance, method="vns", max_iterations=3000, time_limit=60.0)).cost
-        for instance in (day(capacity_wh=200.0, num_wards=6), day(capacity_wh=None, num_wards=6))
-    ]
-    assert costs[0].num_robots == costs[1].num_robots
-    assert costs[0].distance_m == pytest.approx(costs[1].distance_m)
-
-
-def test_a_large_load_needs_no_second_trip() -> None:
-    """With room for all requests and wide windows nobody reloads."""
-    instance = day(capacity=100.0, capacity_wh=200.0, num_wards=5, window_s=600.0, num_robots=1)
-    requests = tuple(replace(request, available_s=0.0) for request in instance.requests)
-    instance = replace(instance, requests=requests)
-    plan = solve(instance, method="vns", max_iterations=2000, time_limit=60.0)
-    assert len(plan.trips) == 1
-    assert plan.denied == ()
-
-
-def test_more_battery_never_costs_more() -> None:
-    """Six wards, long runs: metres fall with the battery, robots too."""
-    found = []
-    for capacity_wh in (45.0, 60.0, 90.0, 150.0):
-        instance = day(capacity_wh=capacity_wh, num_wards=6)
-        cost = check(instance, solve(instance, max_iterations=4000, time_limit=60.0)).cost
-        found.append((cost.num_robots, round(cost.distance_m, 6)))
-    assert found == sorted(found, reverse=True)
-
-
 def test_who_cannot_be_served_is_denied() -> None:
     """One robot and two wards on opposite sides at the same moment."""
     instance = day(num_wards=2, num_robots=1)
