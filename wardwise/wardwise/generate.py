@@ -103,7 +103,7 @@ def generate_hospital(
         The requests stay the same.
     late_share
         Largest probability that a request is late or a robot back late, above 0, at most
-        0.5; `None`: nothing is promised.
+        0.5; `None`: nothing is promised. With a promise times are random, as above.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def generate_hospital(
         reload_s=RELOAD_S,
         costs=HOSPITAL_COSTS,
         site=site,
-        randomness=Randomness() if batteries else None,
+        randomness=Randomness() if batteries or late_share is not None else None,
         promise=None
         if late_share is None
         else Promise(late_share=(late_share, late_share, late_share), return_share=late_share),
