@@ -144,15 +144,9 @@ def dispatch(
     line = DayLine()
     with live(line):
         day = replay_day(
-            instance,
-            policy=policy,
-            seed=seed,
-            first_plan=first_plan,
-            reoptimisation=settings if reoptimise > 0 else None,
-            slices=slices,
-            journal=kept,
-            on_event=line.update,
-        )
+            instance, policy=policy, seed=seed, first_plan=first_plan, slices=slices, journal=kept,
+            reoptimisation=settings if reoptimise > 0 else None, on_event=line.update,
+        )  # fmt: skip
     day = _certified(day, seed)
     write_plan(day.plan, target)
     written = {"plan": str(target), **({"journal": str(journal)} if journal else {})}
