@@ -94,6 +94,10 @@ def test_demo_writes_its_files_and_says_what_next(run, tmp_path: Path):
     }
     assert "Open d/wardwise.html" in done.out
     assert "Next: wardwise generate" in done.out
+    assert "On 20,000 random days, stat requests are late on at most " in done.out
+    day = read_plan(tmp_path / "d" / "wardwise-hospital.day.json")
+    assert day.certificate is not None
+    assert any(trip.charges for trip in day.trips)
 
 
 @pytest.mark.parametrize(("kind", "title"), [("instance", "requests"), ("plan", "trips")])

@@ -223,6 +223,8 @@ def test_page_shows_the_certified_service_level():
     page = render_report(TINY, plan, check(TINY, plan))
     assert "Promise kept" in page
     assert "2.00 %, at most 4.00 %" in page
+    assert "On 1,000 random days, routine requests are late on at most 4.00 % of the days" in page
+    assert "(promise 5 %) – kept." in page
     # One class, and the robots that return.
     assert page.count("not kept") == 0
     assert page.count(">kept<") == 2

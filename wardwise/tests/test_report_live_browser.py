@@ -6,12 +6,15 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from wardwise.fleet.dispatch import Dispatcher, Policy, Status
-from wardwise.fleet.replay import Replay, replay_day
+from wardwise.fleet.replay import Replay, certify_day, known_part, replay_day
+from wardwise.fleet.solvers import solve
 from wardwise.generate import generate_hospital
 from wardwise.report.clock import Clock
+from wardwise.report.energy import level_of
 from wardwise.report.live import render_live_report
 
 pytestmark = pytest.mark.slow
@@ -48,6 +51,28 @@ def day() -> Replay:
 @pytest.fixture(scope="module")
 def page(day: Replay) -> str:
     return render_live_report(day, start_h=6)
+
+
+@pytest.fixture(scope="module")
+def electric() -> Replay:
+    """The same hours with batteries that are half empty, two slots at the dock and a promise."""
+    hospital = generate_hospital(
+        num_floors=3, num_wards=12, num_robots=3, hours=3, dynamic=True, transfers=True,
+        batteries=True, late_share=0.05, seed=2,
+    )  # fmt: skip
+    bare = replace(
+        known_part(hospital),
+        robots=tuple(replace(robot, battery=None) for robot in hospital.robots),
+        promise=None,
+    )
+    first = solve(bare, method="insertion", objective="cost", max_iterations=1)
+    halved = (
+        replace(robot, battery=replace(robot.battery, start_wh=480.0))
+        for robot in hospital.robots
+        if robot.battery is not None
+    )
+    day = replay_day(replace(hospital, robots=tuple(halved)), first_plan=first)
+    return certify_day(day)
 
 
 def quiet_moments(day: Replay) -> list[float]:
@@ -144,6 +169,41 @@ def test_chart_shows_what_is_known_committed_and_planned(day: Replay, page: str,
         assert run(COUNT, ".lane.out .mark-denied") == refused
         assert run(COUNT, ".order .robot") == num_out
         assert f"{num_out} out" in run(TEXT, "#map-note")
+
+
+def test_batteries_and_promise_of_a_day(electric: Replay, open_page: Any):
+    """Level beside each robot, charges up to now, who is on charge, and the line for managers."""
+    text = render_live_report(electric, start_h=6)
+    instance, plan = electric.instance, electric.plan
+    levels = {r: level_of(instance, r, trips) for r, trips in plan.trips_by_robot().items()}
+    charges = [(trip.robot, charge) for trip in plan.trips for charge in trip.charges]
+    assert electric.report.is_feasible
+    browser = open_page(text, 1440)
+    run = browser.execute_script
+    for now_s in quiet_moments(electric):
+        run(SET_TIME, now_s)
+        on_charge = {robot for robot, c in charges if c.start_s <= now_s < c.end_s}
+        assert int(run(TEXT, "#count-charging")) == len(on_charge)
+        num_begun = sum(charge.start_s <= now_s for _, charge in charges)
+        assert run(COUNT, ".lane[data-robot] .charge:not(.ahead)") == num_begun
+        assert run(COUNT, ".order .on-charge") == bool(on_charge)
+        for robot, level in levels.items():
+            assert level is not None
+            times_s, whs = zip(*level.points, strict=True)
+            pct = level.pct(float(np.interp(now_s, times_s, whs)))
+            note = run(TEXT, f".lane[data-robot={robot}] .name small")
+            assert int(note.split("\n")[1].removesuffix(" %")) == pytest.approx(pct - 0.5, abs=0.52)
+            assert (robot in run(TEXT, "#charging-note")) == (robot in on_charge)
+    assert plan.certificate is not None
+    kept = "kept" if plan.certificate.holds else "not kept"
+    assert kept in run(TEXT, "[aria-labelledby=service-title] .verdict").lower()
+    assert run(TEXT, ".headline").startswith("On 20,000 random days, stat requests are late on at")
+    assert browser.get_log("browser") == []
+    assert run("return document.documentElement.scrollWidth") <= 1440
+    narrow = open_page(text, 390)
+    assert narrow.execute_script("return document.documentElement.scrollWidth") <= 390
+    height = "return document.querySelector('.player').getBoundingClientRect().height"
+    assert narrow.execute_script(height) < 170
 
 
 def test_keys_move_the_time(page: str, open_page: Any):

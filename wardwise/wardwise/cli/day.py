@@ -214,7 +214,7 @@ def demo(
     # Robots charge whenever they stand at the dock, so charges are nothing to plan here.
     first_plan = search(_with_levels(known, None), task)
     compile_first(warm_up_ruin, warm_up)
-    policy, line = Policy(protection=(0, 0, 1), aim=DEMO_AIM), DayLine()
+    policy, line = Policy(protection=(0, 0, 1), may_eject=True, aim=DEMO_AIM), DayLine()
     with live(line):
         day = replay_day(
             instance, policy=policy, seed=seed, first_plan=first_plan,

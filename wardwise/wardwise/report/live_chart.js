@@ -95,7 +95,7 @@ function fillOut(state) {
 /** Draw level and charges of a robot up to a moment; what comes then is not known yet. */
 function showBattery(item, t) {
   const level = levelAt(item.robot, t);
-  const note = level === null ? item.count : `${item.count} · ${inPercent(level)}`;
+  const note = level === null ? item.count : `${item.count}\n${inPercent(level)}`;
   if (item.note.textContent !== note) item.note.textContent = note;
   item.track.querySelector(".battery .to-come")?.setAttribute("x", percent(t));
   for (const { node, from, until } of item.parts)

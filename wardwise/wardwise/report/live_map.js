@@ -72,11 +72,16 @@ function labelOf(name, floor, level) {
   return group;
 }
 
-function drawRobot(name, level, [x, y, floor], isChosen, shift) {
+/** A label that stays inside its drawing; robots at one point stand side by side or, if wide, in a pile. */
+function drawRobot(name, level, [x, y, floor], isChosen, place) {
   const group = labelOf(name, floor, level);
+  const into = layer("order", floor);
+  const half = Number(group.querySelector("rect").getAttribute("width")) / 2;
+  const [dx, dy] = level === null ? [40 * place, 0] : [0, 30 * place];
+  const inside = Math.min(Math.max(x + dx, half), into.ownerSVGElement.viewBox.baseVal.width - half);
   group.setAttribute("class", `robot${isChosen ? " chosen" : ""}`);
-  group.setAttribute("transform", `translate(${(x + shift).toFixed(1)} ${y.toFixed(1)})`);
-  layer("order", floor).append(group);
+  group.setAttribute("transform", `translate(${inside.toFixed(1)} ${(y + dy).toFixed(1)})`);
+  into.append(group);
 }
 
 function showMap(state, robot, row) {
@@ -102,7 +107,7 @@ function showMap(state, robot, row) {
   });
   for (const group of places.values())
     group.forEach(([name, level, point, isChosen], k) =>
-      drawRobot(name, level, point, isChosen, (level === null ? 40 : 84) * (k - (group.length - 1) / 2)));
+      drawRobot(name, level, point, isChosen, k - (group.length - 1) / 2));
   showPlaces(state, row);
   showChargers(state.t);
   const ways = [...places.values()].reduce((sum, group) => sum + group.length, 0);
@@ -123,7 +128,7 @@ function showChargers(t) {
   for (const [point, names] of at) {
     const [x, y, floor] = data.points[point];
     const group = drawLabel(layer("order", floor), `⚡ ${names.length}`, { class: "on-charge" });
-    group.setAttribute("transform", `translate(${x + 44} ${y})`);
+    group.setAttribute("transform", `translate(${x} ${y + 58})`);
     draw(group, "title", {}, `On charge: ${names.join(", ")}`);
   }
   const note = byId("charging-note");
