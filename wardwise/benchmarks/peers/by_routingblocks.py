@@ -3,7 +3,8 @@
 It searches on one thread. So that it has as much CPU time as our two threads it is run
 twice side by side, with two seeds, and the better plan counts. Its routes name stations
 and no amounts: whether there are amounts that make a route possible, a linear programme
-says; loads, coverage and distance are recomputed.
+says; loads, coverage and distance are recomputed. Its limit holds from its first plan on, which
+takes up to a minute: shorter limits run over.
 """
 
 from __future__ import annotations
