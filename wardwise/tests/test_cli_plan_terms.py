@@ -144,16 +144,17 @@ def test_a_promise_for_whole_trips(run, tmp_path: Path, hospital: Instance):
     assert done.code == (0 if answer["service"]["holds"] and not answer["denied"] else 1)
 
 
-def test_want_of_free_slots_ends_with_one(run, tmp_path: Path):
-    """Two robots cannot both be charged at the only slot: a line says so, nothing is written."""
+def test_want_of_free_slots_denies_and_ends_with_one(run, tmp_path: Path):
+    """Two robots cannot both be charged at the only slot: one request waits in vain."""
     write_json(ONE_SLOT, tmp_path / "one.json")
-    done = run("plan", "one.json", "--time-limit", "60", "--max-iterations", "20")
+    done = run("plan", "one.json", "--time-limit", "60", "--max-iterations", "20", "--json")
     assert done.code == 1
-    assert done.out == ""
     (line,) = (line for line in done.err.splitlines() if line.startswith("infeasible: "))
-    assert line.startswith("infeasible: slots: robot '")
-    assert "request 'q" in line
-    assert not (tmp_path / "one.plan.json").exists()
+    assert line.startswith("infeasible: fleet: request 'q")
+    answer = json.loads(done.out)
+    assert answer["is_feasible"]
+    assert len(answer["denied"]) == 1
+    assert "more slots" in done.out
     write_json(
         replace(ONE_SLOT, stations=(replace(ONE_SLOT.stations[0], num_slots=2),)),
         tmp_path / "two.json",

@@ -193,7 +193,7 @@ def test_requests_out_of_reach_of_the_promise_are_denied() -> None:
 
 
 @settings(max_examples=4, deadline=None)
-@given(promised=st.floats(0.002, 0.5), num_scenarios=st.sampled_from([2_000, 5_000]))
+@given(promised=st.floats(0.01, 0.5), num_scenarios=st.sampled_from([2_000, 5_000]))
 def test_days_of_the_judge_leave_room_for_the_certificate(
     promised: float, num_scenarios: int
 ) -> None:

@@ -85,10 +85,7 @@ def plan(
     instance = with_terms(read_instance(file), recharge=recharge, promise=promise, scope=scope)
     require_plan_fits(instance, target)
     task = Task(method or default_method(instance), objective, time_limit, max_iterations, seed)
-    searched = _searched(instance, task)
-    if searched is None:
-        return 1
-    found = searched
+    found = search(instance, task)
     if instance.promise is not None:
         found = _certified(instance, found, seed)
     verdict = check(instance, found)
@@ -117,15 +114,6 @@ def _tell_shortcomings(instance: Instance, found: Plan, denials: tuple[Reason, .
     if missing:
         talk.print(f"infeasible: {missing}")
     return int(bool(missing))
-
-
-def _searched(instance: Instance, task: Task) -> Plan | None:
-    """Search, or say which robot finds no free slot of a station in time."""
-    try:
-        return search(instance, task)
-    except ScheduleError as problem:
-        talk.print(f"infeasible: slots: {problem}")
-        return None
 
 
 def _certified(instance: Instance, found: Plan, seed: int) -> Plan:

@@ -89,7 +89,9 @@ def reason_of(instance: Instance, request: str) -> Reason:
                 met.setdefault(PROMISE, _late(certificate))
                 continue
         num = len(instance.robots)
-        met = {FLEET: f"expected more than {num} robot{'' if num == 1 else 's'}, or more time"}
+        has_slots = any(s.charge and s.num_slots is not None for s in instance.stations)
+        more = f"more than {num} robot{'' if num == 1 else 's'}{', more slots' * has_slots}"
+        met = {FLEET: f"expected {more}, or more time"}
         break
     # Of several kinds of robots, the one that came furthest says what is missing.
     constraint = max(met, key=list(SENTENCES).index)

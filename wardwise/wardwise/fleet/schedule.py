@@ -48,7 +48,11 @@ DEPOT = 0
 
 
 class ScheduleError(ValueError):
-    """Known visits that cannot be driven: a window, a shift or a battery is in the way."""
+    """Known visits that `robot` cannot drive: a window, a shift or a battery is in the way."""
+
+    def __init__(self, robot: str, message: str) -> None:
+        super().__init__(message)
+        self.robot = robot
 
 
 def schedule(
@@ -211,7 +215,8 @@ class _RobotDrive:
         who = f"robot {self._robot.id!r}: request {request.id!r}"
         if not (is_pickup or start_s <= request.latest_s + TOLERANCE_S):
             raise ScheduleError(
-                f"{who}: service: expected to start by {request.latest_s:g}, got {start_s:g}"
+                self._robot.id,
+                f"{who}: service: expected to start by {request.latest_s:g}, got {start_s:g}",
             )
         self._spend(who, leg_m, start_s)
         return Stop(request=request.id, arrive_s=arrive_s, start_s=start_s, is_pickup=is_pickup)
@@ -264,7 +269,7 @@ class _RobotDrive:
         who = f"robot {robot.id!r}: request {last!r}: return"
         return_s = leave_s + float(self._instance.travel_s[here, DEPOT])
         if not return_s <= robot.end_s + TOLERANCE_S:
-            raise ScheduleError(f"{who}: expected by {robot.end_s:g}, got {return_s:g}")
+            raise ScheduleError(robot.id, f"{who}: expected by {robot.end_s:g}, got {return_s:g}")
         self._spend(who, self._metres(here, DEPOT), return_s)
         self._back_s, self._ready_s = return_s, return_s + self._instance.reload_s
         return return_s
@@ -279,8 +284,9 @@ class _RobotDrive:
         self._counted_s = until_s
         if self._level_wh < battery.reserve_wh - ENERGY_TOLERANCE * battery.capacity_wh:
             raise ScheduleError(
+                self._robot.id,
                 f"{who}: battery: expected at least {battery.reserve_wh:g} Wh, "
-                f"got {self._level_wh:g}"
+                f"got {self._level_wh:g}",
             )
 
     def _is_charge_at_depot(self, visit: _Visit) -> bool:

@@ -148,8 +148,7 @@ def solve(
     ------
     ValueError
         On an unknown method or objective, a limit out of range, a missing extra, or an
-        instance that the method does not serve; a `ScheduleError` if stations have too
-        few slots for all that was found.
+        instance that the method does not serve.
     KeyboardInterrupt
         On Ctrl-C before there is a plan.
     """

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 from wardwise.fleet.chance import certify, service_levels
 from wardwise.fleet.chance.certify import CONFIDENCE, least_scenarios
 from wardwise.fleet.check import check
-from wardwise.fleet.schedule import ScheduleError
 from wardwise.fleet.sizing.levels import Confidence, Level
 from wardwise.fleet.solvers import solve
 
@@ -84,8 +83,6 @@ def size_for_promises(
     ------
     ValueError
         If robots differ, if nothing is known beforehand, or a parameter is out of range.
-    ScheduleError
-        If stations have too few slots for every plan that was found.
     KeyboardInterrupt
         On Ctrl-C before there is a plan.
     """
@@ -95,13 +92,20 @@ def size_for_promises(
         raise ValueError("promises: expected at least one, got none")
     num_scenarios = max(num_scenarios, *(least_scenarios(p, CONFIDENCE) for p in promises))
     lax_first = sorted(dict.fromkeys(promises), key=_laxity, reverse=True)
-    plans: dict[Promise | None, Plan | ScheduleError] = {}
+    plans: dict[Promise | None, Plan] = {}
     try:
         for promise in (None, *lax_first):
             tell = partial(on_progress, len(plans), promise)
             tell(None)
             promised = replace(day, promise=promise)
-            plans[promise] = _planned(promised, time_limit, max_iterations, seed, tell)
+            plans[promise] = solve(
+                promised,
+                method="vns",
+                time_limit=time_limit,
+                max_iterations=max_iterations,
+                seed=seed,
+                on_progress=tell,
+            )
             if is_stopped():
                 break
     except KeyboardInterrupt:
@@ -155,38 +159,14 @@ def _known_part(instance: Instance) -> tuple[Instance, int]:
     return replace(instance, requests=known), len(instance.requests) - len(known)
 
 
-def _planned(
-    instance: Instance,
-    time_limit: float,
-    max_iterations: int | None,
-    seed: int,
-    on_progress: Callable[[Progress], None],
-) -> Plan | ScheduleError:
-    """The plan of one search, or why none of what it found can be driven."""
-    try:
-        return solve(
-            instance,
-            method="vns",
-            time_limit=time_limit,
-            max_iterations=max_iterations,
-            seed=seed,
-            on_progress=on_progress,
-        )
-    except ScheduleError as error:
-        return error
-
-
 def _levels(
     day: Instance,
-    plans: Mapping[Promise | None, Plan | ScheduleError],
+    plans: Mapping[Promise | None, Plan],
     num_scenarios: int,
     seed: int,
 ) -> tuple[Level, ...]:
     """Give every promise the best plan that keeps it; where none does, its own."""
-    found = [plan for plan in plans.values() if not isinstance(plan, ScheduleError)]
-    if not found:
-        raise next(error for error in plans.values() if isinstance(error, ScheduleError))
-    best_first = sorted(found, key=lambda plan: _price(day, plan))
+    best_first = sorted(plans.values(), key=lambda plan: _price(day, plan))
 
     def drive(plan: Plan, promise: Promise | None) -> Level:
         promised = replace(day, promise=promise)
@@ -199,8 +179,7 @@ def _levels(
             continue
         tried = (drive(plan, promise) for plan in best_first)
         kept = next((level for level in tried if level.certificate.holds), None)
-        fallback = best_first[0] if isinstance(own, ScheduleError) else own
-        levels.append(kept or drive(fallback, promise))
+        levels.append(kept or drive(own, promise))
     return tuple(levels)
 
 

@@ -14,6 +14,7 @@ from wardwise.fleet.search.insertion import draw
 from wardwise.fleet.search.undo import count_absences, evaluate, forget, keep, keep_best
 from wardwise.fleet.vns.local import descend
 from wardwise.fleet.vns.ruin import add_absent, recreate, ruin, sort
+from wardwise.fleet.vns.slots import SKIP, SKIP_DENIED, late_by_queues, next_price
 from wardwise.fleet.vns.stations import restation
 from wardwise.fleet.vns.undo import take_back
 
@@ -28,7 +29,8 @@ def anneal(m, s, w, placing, state, temperature, is_emptying, descends, iteratio
     Parameters
     ----------
     state
-        Cost, best cost, unserved requests, and how many the best may have; changed.
+        Cost, best cost, unserved requests, how many the best may have, price of a second
+        by which queues make robots late, and such seconds; changed.
 
     Returns
     -------
@@ -40,21 +42,28 @@ def anneal(m, s, w, placing, state, temperature, is_emptying, descends, iteratio
         size = ruin(m, s, w)
         size = add_absent(m, s, w, size)
         sort(m, w, size)
-        recreate(m, s, w, placing, size)
+        skip_denied = SKIP_DENIED if m.has_slots else 0.0
+        recreate(m, s, w, placing, size, SKIP if state[5] > 0.0 else 0.0, skip_denied)
         if descends and not is_emptying:
             descend(m, s, w)
         for q in range(w.tally[0]):
             restation(m, s, placing, w.touched[q])
         cost, num_absent, harder = evaluate(s, w, size, state[0])
-        is_kept = cost < state[0] - temperature * np.log(1.0 - draw(w.random))
+        queued = late_by_queues(m, s, w) if m.has_slots else 0.0
+        grown = cost - state[0] + state[4] * (queued - state[5])
+        is_kept = grown < -temperature * np.log(1.0 - draw(w.random))
         if is_emptying:
             is_kept = harder < 0.0 or (is_kept and harder == 0.0)
             count_absences(s, w, size)
+        if m.has_slots:
+            state[4] = next_price(state[4], queued if is_kept else state[5])
         if not is_kept:
             take_back(m, s, w, size)
             continue
-        state[0], state[2] = cost, num_absent
+        state[0], state[2], state[5] = cost, num_absent, queued
         forget(w)
+        if queued > 0.0:
+            continue
         if is_emptying and num_absent == 0:
             keep(s, w)
             return 1, done + 1

@@ -46,6 +46,9 @@ class Model(NamedTuple):
         Of requests; the depot and stations are always open and carry nothing.
     rate
         Watt-hours a second at a charger; of the depot, while robots reload; else 0.
+    station_of, num_slots
+        Of vertices the station where robots charge there, -1 where none waits for a slot;
+        of stations the slots.
     near_station
         Shape (V, V, C): stations by the metres they add to a leg.
     battery, reserve, first, per_m, base
@@ -107,6 +110,9 @@ class Model(NamedTuple):
     saves_robots: bool
     is_joint: bool
     has_promise: bool
+    station_of: Ints
+    num_slots: Ints
+    has_slots: bool
 
 
 def chargers(instance: Instance) -> list[Station]:
@@ -157,6 +163,7 @@ def model(instance: Instance, objective: Objective) -> Model:
         is_money=is_money,
         saves_robots=objective is Objective.HIERARCHICAL,
         **_promises(instance, place),
+        **_slots(instance, stations),
     )
 
 
@@ -206,6 +213,28 @@ def _promises(instance: Instance, place: Ints) -> dict[str, Any]:
         "share": share,
         "is_joint": promise.scope is Scope.TRIP,
         "has_promise": True,
+    }
+
+
+def home_of(instance: Instance) -> Station | None:
+    """The charger of the depot: the quickest, as `Model.rate` of the depot."""
+    at_depot = [s for s in chargers(instance) if instance.place_index[s.place] == 0]
+    return max(at_depot, key=slowest_rate, default=None)
+
+
+def _slots(instance: Instance, stations: Sequence[Station]) -> dict[str, Any]:
+    """Stations by vertex, and their slots."""
+    home = home_of(instance)
+    charging = [home, *([None] * len(instance.requests)), *stations]
+    station_of = np.array(
+        [-1 if s is None or s.num_slots is None else stations.index(s) for s in charging],
+        dtype=np.int64,
+    )
+    has_battery = any(robot.battery is not None for robot in instance.robots)
+    return {
+        "station_of": station_of,
+        "num_slots": np.array([s.num_slots or 0 for s in stations], dtype=np.int64),
+        "has_slots": has_battery and bool((station_of >= 0).any()),
     }
 
 

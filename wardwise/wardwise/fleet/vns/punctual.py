@@ -18,7 +18,7 @@ from wardwise.fleet.vns.labels import TOLERANCE, arrive, leave
 
 
 @inlined
-def _charge_times(m, s, k, length):  # type: ignore[no-untyped-def]
+def charge_times(m, s, k, length):  # type: ignore[no-untyped-def]
     """Seconds at each charger of the row in `s.row`, as in `charges.drive`, into `s.seconds`."""
     t, e, x, r, charger = m.start[k], m.first[k], 0.0, 1.0, -1
     for p in range(length - 1):
@@ -59,7 +59,8 @@ def _charge_times(m, s, k, length):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _goods_of_trips(m, s, length):  # type: ignore[no-untyped-def]
+def goods_of_trips(m, s, length):  # type: ignore[no-untyped-def]
+    """When the goods of each trip of the row in `s.row` stand ready, into `s.row_goods`."""
     goods = 0.0
     for p in range(length - 1, -1, -1):
         v = s.row[p]
@@ -70,8 +71,8 @@ def _goods_of_trips(m, s, length):  # type: ignore[no-untyped-def]
 @kernel
 def is_row_punctual(m, s, k, length):  # type: ignore[no-untyped-def]
     """Whether all promises hold along the route of robot `k` in `s.row`."""
-    _goods_of_trips(m, s, length)
-    _charge_times(m, s, k, length)
+    goods_of_trips(m, s, length)
+    charge_times(m, s, k, length)
     mean, var, late, share = m.start[k], 0.0, 0.0, np.inf
     for p in range(length - 1):
         i, j = s.row[p], s.row[p + 1]

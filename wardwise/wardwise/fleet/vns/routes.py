@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from wardwise.fleet.plan import ChargeVisit
 from wardwise.fleet.schedule import schedule
 from wardwise.fleet.vns.charges import drive
-from wardwise.fleet.vns.model import chargers, slowest_rate
+from wardwise.fleet.vns.model import chargers, home_of, slowest_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,10 +47,13 @@ def to_plan(
 def visits(instance: Instance, model: Model, robot: int, row: Sequence[int]) -> list[list[Visit]]:
     """Trips of one robot with what is charged on them."""
     stations = chargers(instance)
-    # The quickest, as `Model.rate` of the depot.
-    at_depot = [s for s in stations if instance.place_index[s.place] == 0]
-    home = max(at_depot, key=slowest_rate, default=None)
-    charged = drive(model, robot, row).charged_wh
+    home = home_of(instance)
+    way = drive(model, robot, row)
+    charged = way.charged_wh
+    if model.is_partial and way.charger >= 0:
+        # Nothing is charged that would be left at the end: others may need the slot.
+        spare = max(way.e - max(float(model.reserve[robot]), 0.0), 0.0)
+        charged[way.charger] = max(charged[way.charger] - spare, 0.0)
     least = LEAST_CHARGE * float(model.battery[robot])
     level = _Level(instance, model, robot)
     trips: list[list[Visit]] = []

@@ -171,11 +171,17 @@ def sort(m, w, size):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def recreate(m, s, w, placing, size):  # type: ignore[no-untyped-def]
-    """Put the pool back, each request where it is cheapest; what fits nowhere stays out."""
+def recreate(m, s, w, placing, size, skip, skip_denied):  # type: ignore[no-untyped-def]
+    """Put the pool back, each request where it is cheapest; what fits nowhere stays out.
+
+    So do random shares of the requests that were served, and denied, before.
+    """
     if w.random[1] <= 0:
         next_blink(w.random, INVERSE_LOG_BLINK)
     for q in range(size):
+        share = skip_denied if w.was_absent[q] else skip
+        if share > 0.0 and draw(w.random) < share:
+            continue
         u = w.pool[q]
         w.found[0] = w.penalty[u] if m.is_money else np.inf
         w.found[1] = -1.0

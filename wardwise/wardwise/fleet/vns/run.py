@@ -143,9 +143,9 @@ class Run:
         search = self.searches[i]
         search.release(RELEASED_SHARE)
         search.begin_emptying()
-        while len(search.absent()) and self.clock.spent(self.iteration[i]) < until:
+        while not search.is_whole() and self.clock.spent(self.iteration[i]) < until:
             self._batch(i, EMPTYING_TEMPERATURE * search.mean_price(), is_emptying=True)
-        if len(search.absent()) == 0:
+        if search.is_whole():
             keep(search.routes, search.work)
         return True
 
@@ -187,11 +187,11 @@ class Run:
         search = self.searches[i]
         search.restore()
         search.work.is_closed[:] = False
-        if len(search.absent()):
+        if not search.is_whole():
             # Nobody goes home while somebody waits: all may leave again.
             search.begin_emptying()
         while self.clock.spent(self.iteration[i]) < until:
-            if len(search.absent()) == 0:
+            if search.is_whole():
                 keep(search.routes, search.work)
                 if i == 0 and not self._is_judged:
                     self.report(search)

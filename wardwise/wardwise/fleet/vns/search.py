@@ -18,6 +18,7 @@ from wardwise.fleet.vns.labels import empty_routes, refresh
 from wardwise.fleet.vns.model import BLOCKED
 from wardwise.fleet.vns.punctual import is_row_punctual
 from wardwise.fleet.vns.ruin import close_gaps, recreate
+from wardwise.fleet.vns.slots import FIRST_PRICE, late_by_queues
 from wardwise.fleet.vns.stations import make_placing, tidy
 from wardwise.fleet.vns.undo import make_work, restore
 
@@ -37,7 +38,8 @@ class Search:
         self.routes = empty_routes(model)
         self.work = make_work(model, self.routes, seed)
         self.placing = make_placing(model, self.routes.node.shape[1])
-        self.state: Floats = np.zeros(4)
+        self.state: Floats = np.zeros(6)
+        self.state[4] = FIRST_PRICE
         self.descends = local_search
 
     def construct(self, rows: Mapping[int, Sequence[int]]) -> None:
@@ -57,7 +59,7 @@ class Search:
         work.was_absent[: len(order)] = True
         # In the price of money a robot has its own; else only what fits nowhere opens one.
         pricey = model if model.is_money else model._replace(robot_price=self._above_all())
-        recreate(pricey, routes, work, self.placing, len(order))
+        recreate(pricey, routes, work, self.placing, len(order), 0.0, 0.0)
         forget(work)
         for k in range(len(routes.length)):
             refresh(model, routes, k)
@@ -76,6 +78,16 @@ class Search:
     def absent(self) -> Ints:
         """Requests that nobody serves now."""
         return np.flatnonzero(self.routes.owner[1 : self.model.num_requests + 1] < 0) + 1
+
+    def queued(self) -> float:
+        """Seconds by which queues for slots make robots late now."""
+        if not self.model.has_slots:
+            return 0.0
+        return float(late_by_queues(self.model, self.routes, self.work))
+
+    def is_whole(self) -> bool:
+        """Whether every request is served, and queues make nobody late."""
+        return len(self.absent()) == 0 and self.queued() == 0.0
 
     def used(self) -> list[int]:
         """Robots that leave home."""
@@ -105,7 +117,8 @@ class Search:
         """Absence counters rule from now on."""
         self.work.penalty[:] = 0.0
         absent = self.absent()
-        self.state[:] = self.cost(), self.cost(), len(absent), len(absent)
+        self.state[:4] = self.cost(), self.cost(), len(absent), len(absent)
+        self.state[5] = self.queued()
 
     def restore(self) -> None:
         """Go back to the best plan."""
@@ -143,15 +156,19 @@ class Search:
         work.is_closed[:] = False
         if model.saves_robots:
             work.is_closed[:] = self.routes.length == 2
+        # Any plan in time beats one that queues make late, also one that denies more.
+        is_late = self.queued() > 0.0
         if model.is_money:
             work.penalty[:] = model.denial_price
-        elif len(absent):
+        elif len(absent) and not is_late:
             work.penalty[:] = DENIAL_WEIGHT * (1.0 + self.cost()) * model.denial_price
         else:
             work.penalty[:] = ABSENCE_PRICE * self.mean_price()
         cost = self.cost() + float(work.penalty[absent].sum())
-        most = model.num_requests if model.is_money else len(absent)
-        self.state[:] = cost, cost, len(absent), most
+        most = model.num_requests if model.is_money or is_late else len(absent)
+        self.state[5] = self.queued()
+        best = np.inf if is_late else cost
+        self.state[:4] = cost, best, len(absent), most
 
     def run(self, temperature: float, iterations: int, *, is_emptying: bool) -> tuple[int, int]:
         """Iterations at one temperature; improvements of the best and iterations that ran."""

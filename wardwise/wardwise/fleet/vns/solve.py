@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wardwise.fleet.bounds import least_fleet
+from wardwise.fleet.plan import Plan
 from wardwise.fleet.problem import Kind
 from wardwise.fleet.schedule import ScheduleError
 from wardwise.fleet.search.packed import Objective
@@ -17,8 +18,8 @@ from wardwise.fleet.vns.run import Found, Run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
+    from wardwise.fleet.vns.model import Model
 
 
 def vns(
@@ -55,15 +56,12 @@ def vns(
     Plan
         The best plan found; also after Ctrl-C, once there is one. Where the instance has a
         promise, the best of those that keep it on random days (see `promises`), or the
-        last that does not if there is none.
+        last that does not if there is none. Requests that find no slot are denied.
 
     Raises
     ------
     ValueError
         On transfers.
-    ScheduleError
-        If no plan that was found can be driven with the slots of the stations, which the
-        search leaves out of account.
     KeyboardInterrupt
         On Ctrl-C before there is a plan.
     """
@@ -76,29 +74,12 @@ def vns(
     model = make_model(instance, objective)
 
     judge = Judge(instance, model) if model.has_promise else None
-    timed: Plan | None = None
-    refused: Plan | ScheduleError | None = None
-
-    def accept(found: Found, elapsed_s: float, iteration: int) -> bool:
-        nonlocal timed, refused
-        try:
-            plan = to_plan(instance, model, found.rows, found.denied)
-        except ScheduleError as error:
-            refused = refused or error
-            return False
-        if judge is not None and not judge.accepts(plan):
-            refused = plan
-            return False
-        timed = plan
-        if on_plan is not None:
-            on_plan(lambda: plan, elapsed_s, iteration)
-        return True
-
+    answer = _Answer(instance, model, judge, on_plan)
     run = Run(
         model,
         Clock(time_limit=time_limit, max_iterations=max_iterations),
         seed,
-        accept,
+        answer.accept,
         is_judged=judge is not None and not judge.is_idle,
         least_robots=least_fleet(instance).robots,
         local_search=local_search,
@@ -106,14 +87,68 @@ def vns(
     try:
         run.solve()
     except KeyboardInterrupt:
-        if timed is None:
+        if not answer.is_there:
             raise
-    if timed is not None:
-        return timed
-    assert refused is not None
-    if isinstance(refused, ScheduleError):
-        raise refused
-    if on_plan is not None:
-        last = refused
-        on_plan(lambda: last, time_limit, 0)
-    return refused
+    return answer.plan()
+
+
+class _Answer:
+    """The best plan that is accepted, and the last one that is not."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        model: Model,
+        judge: Judge | None,
+        on_plan: Callable[[Callable[[], Plan], float, int], None] | None,
+    ) -> None:
+        self._instance, self._model, self._judge = instance, model, judge
+        self._on_plan = on_plan
+        self._accepted: Plan | None = None
+        self._refused: Plan | Found | None = None
+
+    def accept(self, found: Found, elapsed_s: float, iteration: int) -> bool:
+        """Time and judge a plan; returns whether it can be driven and keeps its promise."""
+        try:
+            plan = to_plan(self._instance, self._model, found.rows, found.denied)
+        except ScheduleError:
+            self._refused = found
+            return False
+        if self._judge is not None and not self._judge.accepts(plan):
+            self._refused = plan
+            return False
+        self._accepted = plan
+        if self._on_plan is not None:
+            self._on_plan(lambda: plan, elapsed_s, iteration)
+        return True
+
+    @property
+    def is_there(self) -> bool:
+        """Whether any plan was found so far."""
+        return self._accepted is not None or self._refused is not None
+
+    def plan(self) -> Plan:
+        """The best accepted plan, else what can be made of the last one."""
+        if self._accepted is not None:
+            return self._accepted
+        plan = self._refused
+        assert plan is not None
+        if not isinstance(plan, Plan):
+            plan = _without_late_robots(self._instance, self._model, plan)
+        if self._on_plan is not None:
+            last = plan
+            self._on_plan(lambda: last, 0.0, 0)
+        return plan
+
+
+def _without_late_robots(instance: Instance, model: Model, found: Found) -> Plan:
+    """Time routes; where queues for slots make a robot late, it stays at home."""
+    rows = dict(found.rows)
+    robots = {robot.id: k for k, robot in enumerate(instance.robots)}
+    while True:
+        served = {v for row in rows.values() for v in row}
+        denied = [v for v in range(1, model.num_requests + 1) if v not in served]
+        try:
+            return to_plan(instance, model, rows, denied)
+        except ScheduleError as error:
+            del rows[robots[error.robot]]

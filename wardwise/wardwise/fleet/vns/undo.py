@@ -38,6 +38,9 @@ class Work(NamedTuple):
         The cheapest insertion: price, robot, position, vertices.
     tally
         Number of touched routes.
+    at, now, charge_s, goods_s, free_s
+        Scratch of `slots`: where robots are and since when, what they do there, and from
+        when on each slot of each station is free.
     """
 
     random: Ints
@@ -57,6 +60,11 @@ class Work(NamedTuple):
     was_absent: Bools
     found: Floats
     tally: Ints
+    at: Ints
+    now: Floats
+    charge_s: Floats
+    goods_s: Floats
+    free_s: Floats
 
 
 def make_work(model: Model, routes: Routes, seed: int) -> Work:
@@ -88,6 +96,11 @@ def make_work(model: Model, routes: Routes, seed: int) -> Work:
         was_absent=np.zeros(size, dtype=np.bool_),
         found=np.zeros(6),
         tally=np.zeros(1, dtype=np.int64),
+        at=np.zeros(num_robots, dtype=np.int64),
+        now=np.zeros(num_robots),
+        charge_s=np.zeros((num_robots, width)),
+        goods_s=np.zeros((num_robots, width)),
+        free_s=np.zeros((len(model.num_slots), max(model.num_slots, default=0))),
     )
 
 
