@@ -17,7 +17,8 @@ in the files, so that plans with margins exist.
 Then what it is worth to reckon with luck, and to know it: the first 25 customers of RC101,
 mean costs of 20 days in money with late service at three prices.
 
-The files R112, R201 and RC108 are not in every collection: --solomon names the folder.
+The files R112, R201 and RC108 are not in every collection: --solomon, or SOLOMON, names a folder
+with all six.
 
 Command   WARDWISE_DATA=... python wardwise/experiments/amr_stochastic.py [--solomon FOLDER]
 Cost      about 15 minutes on two CPU cores with the default 20 seconds a plan
@@ -90,7 +91,8 @@ def parse() -> argparse.Namespace:
     add("--jobs", type=int, default=2, help="processes for the plans that take one thread")
     add("--seconds", type=float, default=20.0, help="CPU seconds for each plan")
     add("--instances", type=words, default=list(INSTANCES))
-    add("--solomon", type=Path, help="folder of the files; that in WARDWISE_DATA by default")
+    solomon = os.environ.get("SOLOMON")
+    add("--solomon", type=Path, default=solomon, help="folder of the files; else WARDWISE_DATA's")
     add("--methods", type=words, default=[OURS, *PEERS, *OUR_METHODS])
     add("--inflations", type=numbers, default=list(INFLATIONS), help="values of z")
     add("--seeds", type=lambda text: [int(word) for word in text.split(",")], default=[1])
