@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wardwise.fleet.dispatch import Slacks
-from wardwise.fleet.solvers import Objective, Progress, solve, warm_up
+from wardwise.fleet.solvers import SHAKES, Objective, Progress, solve, warm_up
 from wardwise.report import Kpis, summarise
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Task:
     time_limit: float
     max_iterations: int | None
     seed: int
+    local_search: bool = False
+    shake: str = SHAKES[0]
 
 
 class ProgressLine:
@@ -147,6 +149,8 @@ def search(instance: Instance, task: Task) -> Plan:
             time_limit=task.time_limit,
             seed=task.seed,
             max_iterations=task.max_iterations,
+            local_search=task.local_search,
+            shake=task.shake,
             on_progress=line.update,
         )
 

@@ -35,7 +35,7 @@ from wardwise.fleet.check import check
 from wardwise.fleet.energy import Recharge  # noqa: TC001, typer reads the types
 from wardwise.fleet.randomness import Scope  # noqa: TC001, typer reads the types
 from wardwise.fleet.schedule import ScheduleError
-from wardwise.fleet.solvers import METHODS, Objective, default_method
+from wardwise.fleet.solvers import METHODS, SHAKES, Objective, default_method
 from wardwise.generate import generate_hospital
 from wardwise.io import json_schema, read_instance, write_json
 from wardwise.report import ElectricKpis, summarise, write_report
@@ -65,6 +65,11 @@ def plan(
         str | None,
         typer.Option(help="Percent on time, as in 95 or stat=99,urgent=95; none: as FILE."),
     ] = None,
+    local_search: Annotated[
+        bool,
+        typer.Option("--local-search/--reduced", help="Of vns: descents after shakes, or none."),
+    ] = False,
+    shake: Annotated[str, typer.Option(help="Of vns: strings or cyclic.")] = SHAKES[0],
     scope: Annotated[
         Scope | None, typer.Option(help="What the promise is for, one by one; none: as FILE.")
     ] = None,
@@ -84,7 +89,15 @@ def plan(
         require_writable(path)
     instance = with_terms(read_instance(file), recharge=recharge, promise=promise, scope=scope)
     require_plan_fits(instance, target)
-    task = Task(method or default_method(instance), objective, time_limit, max_iterations, seed)
+    task = Task(
+        method=method or default_method(instance),
+        objective=objective,
+        time_limit=time_limit,
+        max_iterations=max_iterations,
+        seed=seed,
+        local_search=local_search,
+        shake=shake,
+    )
     found = search(instance, task)
     if instance.promise is not None:
         found = _certified(instance, found, seed)

@@ -24,7 +24,8 @@ from wardwise.fleet.search.packed import Objective, Packed, pack
 from wardwise.fleet.search.ruin import ruin
 from wardwise.fleet.search.tabu import rehearse, tabu
 from wardwise.fleet.search.watch import Progress, Watch
-from wardwise.fleet.vns.solve import vns
+from wardwise.fleet.vns.moves import ALL, NONE
+from wardwise.fleet.vns.solve import SHAKES, vns
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.search.fleet import Fleet
 
-__all__ = ["METHODS", "Objective", "Progress", "default_method", "solve", "warm_up"]
+__all__ = ["METHODS", "SHAKES", "Objective", "Progress", "default_method", "solve", "warm_up"]
 
 
 @dataclass(kw_only=True)
@@ -45,6 +46,8 @@ class Job:
     max_iterations: int | None
     seed: int
     on_progress: Callable[[Progress], None] | None
+    local_search: bool = False
+    shake: str = "strings"
     best: Callable[[], Plan] | None = None
 
     def improve(self, best: Callable[[], Plan], elapsed_s: float, iteration: int) -> None:
@@ -91,6 +94,8 @@ def _vns(job: Job) -> None:
         time_limit=job.time_limit,
         max_iterations=job.max_iterations,
         seed=job.seed,
+        local_search=ALL if job.local_search else NONE,
+        shake=job.shake,
         on_plan=job.improve,
     )
 
@@ -112,6 +117,8 @@ def solve(
     time_limit: float = 10.0,
     max_iterations: int | None = None,
     seed: int = 0,
+    local_search: bool = False,
+    shake: str = "strings",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Plan:
     """Plan the day of a fleet.
@@ -136,6 +143,11 @@ def solve(
         same seed then gives the same plan, bit for bit.
     seed
         Seed of all randomness.
+    local_search, shake
+        Of ``vns`` alone: whether a descent over all neighbourhoods follows shakes that come
+        near to the best plan (without, the search is reduced to shakes and better in equal
+        time), and what shakes do: ``strings`` takes strings of stops out and puts them
+        back, ``cyclic`` lets segments of two to four routes change places.
     on_progress
         Called with every improvement.
 
@@ -154,6 +166,7 @@ def solve(
     """
     method = method or default_method(instance)
     _require_arguments(method, objective, time_limit, max_iterations, seed)
+    _require_search(method, shake, local_search=local_search)
     if method != "vns":
         _require_plain(instance)
     warm_up(method)
@@ -164,6 +177,8 @@ def solve(
         max_iterations=max_iterations,
         seed=seed,
         on_progress=on_progress,
+        local_search=local_search,
+        shake=shake,
     )
     try:
         METHODS[method](job)
@@ -247,6 +262,14 @@ def _require_arguments(
         raise ValueError(f"max_iterations: expected at least 1, got {max_iterations}")
     if seed < 0:
         raise ValueError(f"seed: expected at least 0, got {seed}")
+
+
+def _require_search(method: str, shake: str, *, local_search: bool) -> None:
+    if shake not in SHAKES:
+        raise ValueError(f"shake: expected one of {', '.join(SHAKES)}, got {shake!r}")
+    if method != "vns" and (shake != SHAKES[0] or local_search):
+        name, value = ("local_search", False) if local_search else ("shake", SHAKES[0])
+        raise ValueError(f"{name}: expected {value} for method {method}; only vns has a choice")
 
 
 def _to_plan(instance: Instance, fleet: Fleet) -> Plan:

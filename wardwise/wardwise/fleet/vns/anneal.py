@@ -12,19 +12,25 @@ import numpy as np
 from wardwise.fleet.compiled import kernel
 from wardwise.fleet.search.insertion import draw
 from wardwise.fleet.search.undo import count_absences, evaluate, forget, keep, keep_best
+from wardwise.fleet.vns.cyclic import next_kappa, shake
 from wardwise.fleet.vns.local import descend
 from wardwise.fleet.vns.ruin import add_absent, recreate, ruin, sort
 from wardwise.fleet.vns.slots import SKIP, SKIP_DENIED, late_by_queues, next_price
 from wardwise.fleet.vns.stations import restation
 from wardwise.fleet.vns.undo import take_back
 
+# Descents start from what costs less than so many times the best.
+PROMISING = 1.002
+
 
 @kernel
-def anneal(m, s, w, placing, state, temperature, is_emptying, descends, iterations):  # type: ignore[no-untyped-def]
+def anneal(m, s, w, e, placing, state, temperature, is_emptying, moves, is_cyclic, iterations):  # type: ignore[no-untyped-def]
     """Run iterations at one temperature.
 
-    With `descends` local search follows every shake. With `is_emptying` the absence
-    counters decide, and the first result without unserved requests ends the run.
+    A descent with the set `moves` follows every shake that comes near to the best; with
+    `is_cyclic` shakes are cyclic exchanges. With `is_emptying` shakes take strings out,
+    nothing descends, the absence counters decide, and the first result without unserved
+    requests ends the run.
 
     Parameters
     ----------
@@ -39,16 +45,17 @@ def anneal(m, s, w, placing, state, temperature, is_emptying, descends, iteratio
     """
     num_improvements = 0
     for done in range(iterations):
-        size = ruin(m, s, w)
+        size = shake(m, s, w, e) if is_cyclic and not is_emptying else ruin(m, s, w)
         size = add_absent(m, s, w, size)
         sort(m, w, size)
         skip_denied = SKIP_DENIED if m.has_slots else 0.0
         recreate(m, s, w, placing, size, SKIP if state[5] > 0.0 else 0.0, skip_denied)
-        if descends and not is_emptying:
-            descend(m, s, w)
         for q in range(w.tally[0]):
             restation(m, s, placing, w.touched[q])
         cost, num_absent, harder = evaluate(s, w, size, state[0])
+        if moves and not is_emptying and cost < PROMISING * state[1]:
+            descend(m, s, w, e, moves)
+            cost, num_absent, harder = evaluate(s, w, size, state[0])
         queued = late_by_queues(m, s, w) if m.has_slots else 0.0
         grown = cost - state[0] + state[4] * (queued - state[5])
         is_kept = grown < -temperature * np.log(1.0 - draw(w.random))
@@ -57,6 +64,7 @@ def anneal(m, s, w, placing, state, temperature, is_emptying, descends, iteratio
             count_absences(s, w, size)
         if m.has_slots:
             state[4] = next_price(state[4], queued if is_kept else state[5])
+        next_kappa(e, is_kept)
         if not is_kept:
             take_back(m, s, w, size)
             continue

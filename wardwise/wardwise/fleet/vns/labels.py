@@ -64,8 +64,8 @@ class Routes(NamedTuple):
         from here to the end of the trip.
     price, trips
         Shape (K,): metres and tolerated lateness of a route in money; its trips.
-    owner
-        Shape (V,): robot that serves a request, or -1.
+    owner, position
+        Shape (V,): robot that serves a request, or -1, and where in its route.
     row, row_goods, seconds
         Shape (W,): scratch of `punctual`.
     """
@@ -77,6 +77,7 @@ class Routes(NamedTuple):
     price: Floats
     trips: Ints
     owner: Ints
+    position: Ints
     row: Ints
     row_goods: Floats
     seconds: Floats
@@ -93,6 +94,7 @@ def empty_routes(model: Model) -> Routes:
         price=np.zeros(shape[0]),
         trips=np.ones(shape[0], dtype=np.int64),
         owner=np.full(len(model.service), -1, dtype=np.int64),
+        position=np.zeros(len(model.service), dtype=np.int64),
         row=np.zeros(shape[1], dtype=np.int64),
         row_goods=np.zeros(shape[1]),
         seconds=np.zeros(shape[1]),
@@ -227,7 +229,7 @@ def refresh(m, s, k):  # type: ignore[no-untyped-def]
             late_money += lateness(m, j, t)
             is_fine = is_fine and peak <= m.capacity[k] + LOAD_TOLERANCE
             if 0 < j <= m.num_requests:
-                s.owner[j] = k
+                s.owner[j], s.position[j] = k, p
         label = front[p]
         label[T], label[E], label[X], label[R] = t, e, x, r
         label[DELIVERED], label[COLLECTED], label[PEAK] = delivered, collected, peak

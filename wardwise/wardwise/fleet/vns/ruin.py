@@ -81,13 +81,19 @@ def _remove_string(m, s, w, k, u, longest, size):  # type: ignore[no-untyped-def
         at += 1
         if start <= at < start + width and not (gap <= at < gap + kept and v != u):
             size = pull(s, w, v, size)
+    return mend(m, s, w, k, size)
+
+
+@kernel
+def mend(m, s, w, k, size):  # type: ignore[no-untyped-def]
+    """Close the gaps of requests that were pulled out; returns the size of the pool."""
     close_gaps(m, s, k)
     if refresh(m, s, k):
         tidy(m, s, k)
         return size
     # Without the triangle inequality the rest may be late or run empty: all goes.
-    for p in range(1, w.saved_length[k] - 1):
-        v = w.saved_node[k, p]
+    for p in range(1, s.length[k] - 1):
+        v = s.node[k, p]
         if 0 < v <= m.num_requests and s.owner[v] == k:
             size = pull(s, w, v, size)
     close_gaps(m, s, k)

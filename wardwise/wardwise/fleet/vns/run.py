@@ -21,6 +21,7 @@ import numpy as np
 from wardwise.fleet.search.ruin import EMPTYING_TEMPERATURE, WORKING_OUT, Cooling
 from wardwise.fleet.search.undo import keep
 from wardwise.fleet.vns.model import BLOCKED
+from wardwise.fleet.vns.moves import NONE, Move
 from wardwise.fleet.vns.search import Search
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class Run:
         Routes of robots to start with.
     least_robots
         No plan that serves all takes fewer.
-    local_search
-        Whether a descent follows every shake.
+    moves, is_cyclic
+        Moves of the descent after every shake, and whether shakes are cyclic exchanges.
     """
 
     def __init__(
@@ -90,13 +91,14 @@ class Run:
         is_judged: bool = False,
         rows: Mapping[int, Sequence[int]] | None = None,
         least_robots: int = 1,
-        local_search: bool = False,
+        moves: Move = NONE,
+        is_cyclic: bool = False,
     ) -> None:
         self.model, self.clock = model, clock
         self._accept, self._is_judged = accept, is_judged
         size = TEAM_SIZE if model.num_requests >= TEAM_FROM else 1
         seeds = np.random.default_rng(seed).integers(1, 2**62, size)
-        self.searches = [Search(model, int(s), local_search=local_search) for s in seeds]
+        self.searches = [Search(model, int(s), moves=moves, is_cyclic=is_cyclic) for s in seeds]
         self.best: Found | None = None
         self._rows, self._least_robots = rows or {}, least_robots
         self.iteration = [0] * size
@@ -192,6 +194,7 @@ class Run:
             search.begin_emptying()
         while self.clock.spent(self.iteration[i]) < until:
             if search.is_whole():
+                search.reassign()
                 keep(search.routes, search.work)
                 if i == 0 and not self._is_judged:
                     self.report(search)

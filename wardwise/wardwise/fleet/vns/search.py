@@ -14,9 +14,12 @@ import numpy as np
 from wardwise.fleet.search.ruin import ABSENCE_PRICE, DENIAL_WEIGHT
 from wardwise.fleet.search.undo import forget, keep
 from wardwise.fleet.vns.anneal import anneal
+from wardwise.fleet.vns.edits import make_edit
 from wardwise.fleet.vns.labels import empty_routes, refresh
 from wardwise.fleet.vns.model import BLOCKED
+from wardwise.fleet.vns.moves import NONE, Move
 from wardwise.fleet.vns.punctual import is_row_punctual
+from wardwise.fleet.vns.reassign import fewer_robots
 from wardwise.fleet.vns.ruin import close_gaps, recreate
 from wardwise.fleet.vns.slots import FIRST_PRICE, late_by_queues
 from wardwise.fleet.vns.stations import make_placing, tidy
@@ -33,14 +36,17 @@ if TYPE_CHECKING:
 class Search:
     """One search: routes, scratch arrays, and its luck."""
 
-    def __init__(self, model: Model, seed: int, *, local_search: bool = False) -> None:
+    def __init__(
+        self, model: Model, seed: int, *, moves: Move = NONE, is_cyclic: bool = False
+    ) -> None:
         self.model = model
         self.routes = empty_routes(model)
         self.work = make_work(model, self.routes, seed)
         self.placing = make_placing(model, self.routes.node.shape[1])
         self.state: Floats = np.zeros(6)
         self.state[4] = FIRST_PRICE
-        self.descends = local_search
+        self.edit = make_edit(self.routes, len(Move))
+        self.moves, self.is_cyclic = int(moves), is_cyclic
 
     def construct(self, rows: Mapping[int, Sequence[int]]) -> None:
         """Insert all requests, the most urgent first; a robot leaves home where none fits.
@@ -109,6 +115,19 @@ class Search:
         refresh(self.model, routes, robot)
         work.is_closed[:] = routes.length == 2
 
+    def reassign(self) -> None:
+        """Give the trips of a plan that serves all to fewer robots where they suffice."""
+        routes = self.routes
+        if len(self.used()) < 2 or int(self.model.max_trips.max()) == 1:
+            return
+        rows = {k: [int(v) for v in routes.node[k, : routes.length[k]]] for k in self.used()}
+        found = fewer_robots(self.model, rows)
+        if found is not None:
+            self.adopt(found)
+            if not self.is_whole():
+                # The trips meet others at stations at other times.
+                self.adopt(rows)
+
     def _hardness(self, robot: int) -> tuple[float, int]:
         served = np.flatnonzero(self.routes.owner == robot)
         return float(self.work.absences[served].sum()), len(served)
@@ -173,8 +192,8 @@ class Search:
     def run(self, temperature: float, iterations: int, *, is_emptying: bool) -> tuple[int, int]:
         """Iterations at one temperature; improvements of the best and iterations that ran."""
         improvements, done = anneal(
-            self.model, self.routes, self.work, self.placing, self.state,
-            temperature, is_emptying, self.descends, iterations,
+            self.model, self.routes, self.work, self.edit, self.placing, self.state,
+            temperature, is_emptying, self.moves, self.is_cyclic, iterations,
         )  # fmt: skip
         return int(improvements), int(done)
 

@@ -11,6 +11,7 @@ from wardwise.fleet.schedule import ScheduleError
 from wardwise.fleet.search.packed import Objective
 from wardwise.fleet.vns.clock import Clock
 from wardwise.fleet.vns.model import model as make_model
+from wardwise.fleet.vns.moves import NONE, Move
 from wardwise.fleet.vns.promises import Judge
 from wardwise.fleet.vns.routes import to_plan
 from wardwise.fleet.vns.run import Found, Run
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from wardwise.fleet.problem import Instance
     from wardwise.fleet.vns.model import Model
 
+SHAKES = ("strings", "cyclic")
+
 
 def vns(
     instance: Instance,
@@ -29,7 +32,8 @@ def vns(
     time_limit: float = 10.0,
     max_iterations: int | None = None,
     seed: int = 0,
-    local_search: bool = False,
+    local_search: Move = NONE,
+    shake: str = "strings",
     on_plan: Callable[[Callable[[], Plan], float, int], None] | None = None,
 ) -> Plan:
     """Plan a day of robots with batteries, several trips and goods that come later.
@@ -44,9 +48,15 @@ def vns(
         Limit on the iterations of each thread; without an effective time limit the same
         seed then gives the same plan, bit for bit.
     local_search
-        Whether 2-opt* and relocate descend after every shake (see `local`). Without, the
-        search is reduced to shakes: on the electric files of 100 customers it is the
-        better one in the same time.
+        Moves of the descent that follows shakes which come near to the best plan (see
+        `local`). Without any the search is reduced to shakes, the better one in equal time:
+        after 8 s of one core (one seed, six robots each) a generated hospital day with
+        several trips is 8 % longer with all moves; c101, r105 and rc205 differ by less
+        than 1 % either way.
+    shake
+        ``strings``: strings of stops are taken out and put back (`ruin`); ``cyclic``: segments
+        of two to four routes change places (`cyclic`), 2 % longer plans on that day and on
+        r105, 0.2 % shorter ones on rc205. Robots are emptied by strings only.
     on_plan
         Called with every plan that beats all before it (a function that times it), elapsed
         seconds and iteration.
@@ -82,7 +92,8 @@ def vns(
         answer.accept,
         is_judged=judge is not None and not judge.is_idle,
         least_robots=least_fleet(instance).robots,
-        local_search=local_search,
+        moves=local_search,
+        is_cyclic=shake == "cyclic",
     )
     try:
         run.solve()
