@@ -70,8 +70,8 @@ if TYPE_CHECKING:
 # One robot fewer than the day asks for, so that there is something to decide.
 DEMO_START_H, DEMO_METHOD, DEMO_ROBOTS = 6.0, "tabu", 8
 # Robots come from the night with these parts of their batteries, one after the other; of
-# what is promised to all, the dispatcher uses up half, see `Policy.aim`.
-DEMO_LEVELS, DEMO_LATE_SHARE, DEMO_AIM = (0.8, 0.7, 0.6, 0.5), 0.05, 0.5
+# what is promised to all, the dispatcher uses up a third, see `Policy.aim`.
+DEMO_LEVELS, DEMO_LATE_SHARE, DEMO_AIM = (0.8, 0.7, 0.6, 0.5), 0.05, 0.3
 DEMO_QUANTILE, DEMO_DAYS = 0.9, 50
 DEMO_FILES = {
     "instance": "wardwise-hospital.json", "pharmacy": "wardwise-pharmacy.json",
@@ -141,8 +141,7 @@ def dispatch(
     settings = Reoptimisation(seconds=reoptimise, max_iterations=10**9, stability=stability)
     compile_first(warm_up_ruin, warm_up)
     talk.print(f"dispatching {instance.name}, Ctrl-C keeps the day so far")
-    line = DayLine()
-    with live(line):
+    with live(line := DayLine()):
         day = replay_day(
             instance, policy=policy, seed=seed, first_plan=first_plan, slices=slices, journal=kept,
             reoptimisation=settings if reoptimise > 0 else None, on_event=line.update,
@@ -211,18 +210,7 @@ def demo(
     write_pharmacy(dispensing.day, files["pharmacy"])
     files["journal"].unlink(missing_ok=True)
     task = Task(DEMO_METHOD, Objective.COST, time_limit, None, seed)
-    # Robots charge whenever they stand at the dock, so charges are nothing to plan here; and
-    # without a promise the plan takes no kernels but those of a search that compiles quickly.
-    first_plan = search(replace(_with_levels(known, None), promise=None), task)
-    compile_first(warm_up_ruin, warm_up)
-    policy, line = Policy(protection=(0, 0, 1), may_eject=True, aim=DEMO_AIM), DayLine()
-    with live(line):
-        day = replay_day(
-            instance, policy=policy, seed=seed, first_plan=first_plan,
-            reoptimisation=Reoptimisation(max_iterations=500, stability=0.05),
-            journal=Journal(files["journal"]), on_event=line.update,
-        )  # fmt: skip
-    day = _certified(day, seed)
+    day = _demo_day(instance, known, task, files["journal"])
     write_plan(day.plan, files["plan"])
     hospital = live_days(
         dispensing, day.instance, deliveries, day.plan, day.report, quantile=DEMO_QUANTILE,
@@ -235,6 +223,22 @@ def demo(
     out.print("Next: wardwise generate --dynamic --wards 40 --output big.json")
     out.print("      wardwise dispatch big.json --report big.html --start-h 6")
     return code
+
+
+def _demo_day(instance: Instance, known: Instance, task: Task, journal: Path) -> Replay:
+    """Plan what is known, dispatch the rest, and certify the day."""
+    # Robots charge whenever they stand at the dock, so charges are nothing to plan here; and
+    # without a promise the plan takes no kernels but those of a search that compiles quickly.
+    first_plan = search(replace(_with_levels(known, None), promise=None), task)
+    compile_first(warm_up_ruin, warm_up)
+    policy, line = Policy(protection=(0, 0, 1), may_eject=True, aim=DEMO_AIM), DayLine()
+    with live(line):
+        day = replay_day(
+            instance, policy=policy, seed=task.seed, first_plan=first_plan,
+            reoptimisation=Reoptimisation(max_iterations=500, stability=0.05),
+            journal=Journal(journal), on_event=line.update,
+        )  # fmt: skip
+    return _certified(day, task.seed)
 
 
 def _demo_hospital(seed: int) -> tuple[Dispensing, Instance, tuple[Delivery, ...]]:
