@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from wardwise.fleet.energy import Battery
     from wardwise.fleet.problem import Instance
     from wardwise.hospital import Delivery, Dispensing, HospitalDay
+    from wardwise.report import Kpis
 
 # One robot fewer than the day asks for, so that there is something to decide.
 DEMO_START_H, DEMO_METHOD, DEMO_ROBOTS = 6.0, "tabu", 8
@@ -358,10 +359,7 @@ def _tell(day: Replay, *, as_json: bool, written: dict[str, str]) -> int:
     for name, value in rows:
         table.add_row(name, value)
     out.print(table)
-    if isinstance(kpis, ElectricKpis):
-        out.print(electric_figures(day.instance, kpis))
-        if kpis.service:
-            print(service_line(kpis.service))
+    _tell_electric(day.instance, kpis)
     for decision in day.decisions():
         if decision.status in (Status.DENIED, Status.UNSERVABLE):
             print(decision.explain())
@@ -370,6 +368,15 @@ def _tell(day: Replay, *, as_json: bool, written: dict[str, str]) -> int:
     for name, path in written.items():
         print(f"{name}: {path}")
     return 0 if kpis.is_feasible else 1
+
+
+def _tell_electric(instance: Instance, kpis: Kpis) -> None:
+    """Print energy and certified service levels, where the day has them."""
+    if not isinstance(kpis, ElectricKpis):
+        return
+    out.print(electric_figures(instance, kpis))
+    if kpis.service:
+        print(service_line(kpis.service))
 
 
 def _by_class(denied: tuple[int, ...], revealed: tuple[int, ...]) -> str:
