@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from scipy.sparse import csr_array
 
 Matrix = NDArray[np.float64]
 
@@ -327,6 +327,8 @@ class Site:
 
     @cached_property
     def _graph(self) -> csr_array:
+        from scipy.sparse import csr_array  # slow to import
+
         size = len(self.points)
         rows = [key[0] for key in self._edges]
         columns = [key[1] for key in self._edges]
@@ -335,6 +337,8 @@ class Site:
 
     def _quickest_from(self, origin: int) -> tuple[Matrix, NDArray[np.int32]]:
         """Least mean time to every row, and the row before it on the way."""
+        from scipy.sparse.csgraph import dijkstra  # slow to import
+
         best_s, before = dijkstra(self._graph, indices=origin, return_predecessors=True)
         return best_s, before
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from wardwise.fleet.energy import HOUR_S, Range
 from wardwise.fleet.problem import Kind
@@ -216,6 +214,9 @@ def fewest_robots(
     Where the order is not transitive (turns that depend on the pair), the chains found still
     need only their own links to hold.
     """
+    from scipy.sparse import csr_array  # slow to import
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
     starts, ends = np.asarray(start_s, dtype=np.float64), np.asarray(end_s, dtype=np.float64)
     turns = np.asarray(turn_s, dtype=np.float64)
     if (ends < starts).any():

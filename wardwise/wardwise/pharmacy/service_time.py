@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -359,5 +359,7 @@ def fit_gamma(samples_s: ArrayLike) -> Gamma:
     """Most likely gamma distribution of a log of times; raises as `fit_lognormal`."""
     times = np.asarray(samples_s, dtype=np.float64)
     fit_lognormal(times)
+    from scipy import stats  # slow to import
+
     shape, _, scale = stats.gamma.fit(times, floc=0)
     return Gamma(float(shape * scale), float(shape**-0.5))

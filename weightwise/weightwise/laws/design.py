@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from weightwise.laws.law import constants
 from weightwise.laws.plan import optimal_training
@@ -317,6 +316,8 @@ def _whitening(problem: Problem, point: Floats) -> Callable[[Floats], Floats]:
             f"runs: they do not determine {', '.join(names)}: more sizes, tokens, formats or "
             f"blocks are needed before the next runs can be chosen"
         )
+    from scipy.linalg import solve_triangular  # slow to import
+
     triangle = np.linalg.qr(jacobian / scale, mode="r")
 
     def whiten(rows: Floats) -> Floats:

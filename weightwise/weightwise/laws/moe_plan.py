@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from math import exp, inf, log
 from typing import TYPE_CHECKING, Protocol
 
-from scipy.optimize import brentq
-
 from weightwise.laws.moe import HUNYUAN_BUDGET, HUNYUAN_COST, Valley
 
 if TYPE_CHECKING:
@@ -134,4 +132,6 @@ def _in_units_of_the_law(least: float, law: BudgetLaw, cost: Cost) -> float:
         raise ValueError(
             f"compute: expected within {_REACH:g} e-folds of the law's own count, got {least:.3g}"
         )
+    from scipy.optimize import brentq  # slow to import
+
     return exp(brentq(excess, low, high))

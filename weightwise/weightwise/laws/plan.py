@@ -12,8 +12,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scipy.optimize import brentq
-
 from weightwise.laws.precision import CAPYBARA
 
 if TYPE_CHECKING:
@@ -295,6 +293,8 @@ def _at_costs(
 
 def _zero(function: Callable[[float], float], low: float, high: float) -> float:
     """Where an increasing function of a positive number is 0, searched in its logarithm."""
+    from scipy.optimize import brentq  # slow to import
+
     return math.exp(
         brentq(lambda x: function(math.exp(x)), math.log(low), math.log(high), xtol=1e-13)
     )

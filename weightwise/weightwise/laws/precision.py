@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from weightwise.laws.law import Hull
 
@@ -206,6 +205,8 @@ class Kumar:
 
         At fixed C the loss falls with ``kept(P) / P`` alone (for any N and D that are best).
         """
+        from scipy.optimize import minimize_scalar  # slow to import
+
         found = minimize_scalar(
             lambda bits: -self.kept(bits) / bits, bounds=(0.1, 64), method="bounded",
             options={"xatol": 1e-9},

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.optimize import least_squares, nnls
 
 from weightwise.laws.families import FAMILIES
 
@@ -93,6 +92,8 @@ class Problem:
 
     def starts(self) -> list[Floats]:
         """The best points of the grid, coefficients by non-negative least squares."""
+        from scipy.optimize import nnls  # slow to import
+
         ranked = []
         for i, theta in enumerate(self._family.starts()):
             features = self._family.features(theta)[0][:, self._rows]
@@ -109,6 +110,8 @@ class Problem:
 
         The objective is infinite where exponents run away to where a term is no number.
         """
+        from scipy.optimize import least_squares  # slow to import
+
         try:
             with np.errstate(all="ignore"):
                 found = least_squares(

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.distributed.tensor import DTensor
+
+from weightwise.lm.spread import is_spread
 
 FEW_ROWS = 64  # of one matrix; up to here our own loop is the fastest
 LEAST_ELEMENTS = 1 << 17  # of weights, below which no other way than torch's pays
@@ -80,8 +81,8 @@ def linear(x: Tensor, weight_NK: Tensor) -> Tensor:
     weight_NK
         Weights.
     """
-    is_spread = isinstance(weight_NK, DTensor) or isinstance(x, DTensor)
-    if is_spread or torch.is_autocast_enabled(x.device.type) or not is_fast(x, weight_NK):
+    is_either_spread = is_spread(weight_NK) or is_spread(x)
+    if is_either_spread or torch.is_autocast_enabled(x.device.type) or not is_fast(x, weight_NK):
         return F.linear(x, weight_NK)
     x_RK = x.reshape(-1, x.shape[-1])
     if not torch.is_grad_enabled():

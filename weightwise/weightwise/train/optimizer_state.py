@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +35,8 @@ def save_optimizer(
     num_processes
         Processes that call this together.
     """
+    from torch.distributed.checkpoint.state_dict_saver import save  # takes a second to import
+
     with _single_process_is_fine():
         save(_by_name(model, optimizer), checkpoint_id=folder, no_dist=num_processes == 1)
 
@@ -61,6 +61,8 @@ def load_optimizer(
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    from torch.distributed.checkpoint.state_dict_loader import load
+
     with _single_process_is_fine():
         load(_by_name(model, optimizer), checkpoint_id=folder, no_dist=num_processes == 1)
 

@@ -25,17 +25,18 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from weightwise.lm.experts import Experts
+from weightwise.lm.spread import is_fully_sharded, is_spread
 from weightwise.optim.groups import by_mesh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
     from weightwise.lm import LanguageModel
 
@@ -145,11 +146,14 @@ def spread(
         return model
     if expert_parallel > 1:
         _spread_experts(model, expert_parallel, world)
-    experts = [name for name, weight in model.named_parameters() if isinstance(weight, DTensor)]
+    experts = [name for name, weight in model.named_parameters() if is_spread(weight)]
     if strategy == "ddp":
         # The one way to tell it, although marked as internal.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, experts)
         return _settled(DistributedDataParallel(model), world)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(world.device.type, (world.size,))
     ignored = {model.get_parameter(name) for name in experts}
     for block in model.blocks:
@@ -172,6 +176,9 @@ def _settled(module: DistributedDataParallel, world: World) -> DistributedDataPa
 
 def _spread_experts(model: nn.Module, expert_parallel: int, world: World) -> None:
     """Leave each process its own experts of every layer."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
     mesh = init_device_mesh(
         world.device.type,
         (world.size // expert_parallel, expert_parallel),
@@ -195,8 +202,8 @@ def _all_experts(module: nn.Module) -> list[Experts]:
 @contextmanager
 def gradient_sync(module: nn.Module, is_last: bool) -> Iterator[None]:
     """Average gradients over processes after the last micro-batch of a step only."""
-    if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(is_last)
+    if is_fully_sharded(module):
+        cast("FSDPModule", module).set_requires_gradient_sync(is_last)
         yield
     elif isinstance(module, DistributedDataParallel) and not is_last:
         with module.no_sync():
@@ -257,13 +264,13 @@ def reshard(module: nn.Module) -> None:
     The backward pass does that otherwise. Until then the outermost weights are whole, and not the
     objects that the optimizer knows.
     """
-    if isinstance(module, FSDPModule):
-        module.reshard()
+    if is_fully_sharded(module):
+        cast("FSDPModule", module).reshard()
 
 
 def full(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be sharded; every process must call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_spread(tensor) else tensor
 
 
 def whole_on_main(weight: Tensor) -> Tensor | None:
@@ -282,7 +289,7 @@ def whole_on_main(weight: Tensor) -> Tensor | None:
         The whole weight; ``None`` in all processes but the main one.
     """
     is_main = not dist.is_initialized() or dist.get_rank() == 0
-    if not isinstance(weight, DTensor) or weight.device_mesh.ndim == 1:
+    if not is_spread(weight) or weight.device_mesh.ndim == 1:
         whole = full(weight)
         return whole.cpu().contiguous() if is_main else None
     mesh, own_LXY = weight.device_mesh, weight.to_local()
