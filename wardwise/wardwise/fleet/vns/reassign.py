@@ -78,7 +78,8 @@ def _assign(
     model: Model, robots: Sequence[int], chains: Sequence[Sequence[Sequence[int]]]
 ) -> dict[int, list[int]] | None:
     """Each chain of trips to the first robot that can drive it."""
-    routes, free, found = empty_routes(model), list(robots), {}
+    routes, free = empty_routes(model), list(robots)
+    found: dict[int, list[int]] = {}
     for chain in chains:
         row = [0, *(v for trip in chain for v in (*trip, 0))]
         robot = next((k for k in free if _is_feasible(model, routes, k, row)), None)
