@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 SYSTEM ?=
+# Two processes, a file to each in turn, in the order of conftest.py.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -45,13 +47,13 @@ demo: $(VENV)/runtime.stamp ## Run both main jobs on real input; writes out/ward
 	$(BIN)/weightwise demo --out out
 
 test: $(VENV)/dev.stamp ## Run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-quick: $(VENV)/dev.stamp ## Run the tests that take less than three minutes in all
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 explore: $(VENV)/dev.stamp ## Try the properties on examples that no run has seen before
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --hypothesis-profile explore
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not slow" --hypothesis-profile explore
 
 lint: $(VENV)/dev.stamp ## Check style and types
 	$(BIN)/ruff check .

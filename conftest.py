@@ -2,6 +2,7 @@
 
 # The folders wardwise/ and weightwise/ would pass for namespace packages of the same names;
 # importing the real ones first settles it.
+import pytest
 from hypothesis import settings
 
 import wardwise  # noqa: F401
@@ -12,3 +13,9 @@ import weightwise  # noqa: F401
 settings.register_profile("workspace", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=300)
 settings.load_profile("workspace")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process ends long after the others."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -58,6 +58,7 @@ def test_rows_of_another_machine_are_added(workspace, capsys):
     assert "expected a file of rows" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_a_gpu_nothing_is_run(capsys):
     """One clear line and exit code 1."""
     if subprocess.run([sys.executable, "-c", gpu.IS_THERE]).returncode == 0:

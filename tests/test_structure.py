@@ -25,6 +25,7 @@ def test_imports_only_go_down(library):
     assert imports.violations(library) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "other"), [("wardwise", "weightwise"), ("weightwise", "wardwise")]
 )
@@ -55,6 +56,7 @@ def test_hidden_upward_import_is_found(tmp_path):
     assert imports.imported(file) == ["typing.TYPE_CHECKING", "wardwise.report.page"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "stranger"),
     [("wardwise", "torch"), ("wardwise", "pyvrp"), ("weightwise", "transformers")],

@@ -124,6 +124,7 @@ def test_no_malformed_message_is_taken_for_a_good_one():
         assert after == good
 
 
+@pytest.mark.slow
 def test_the_line_does_all_that_it_says():
     """Each kind of harm in each direction, as often as it was asked for."""
 

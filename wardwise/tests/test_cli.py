@@ -112,6 +112,7 @@ def test_schema_describes_our_own_files(run, tmp_path: Path, kind: str, title: s
     jsonschema.validate(json.loads((tmp_path / f"{kind}.json").read_text()), schema)
 
 
+@pytest.mark.slow
 def test_version_and_help(run):
     """Both go to stdout and end well."""
     assert run("--version").out == f"wardwise {wardwise.__version__}\n"

@@ -49,6 +49,7 @@ def answer(run, *args: str) -> dict:
     return json.loads(done.out)
 
 
+@pytest.mark.slow
 def test_default_rack_is_that_of_the_reference(run, even: str):
     """Cycle of the arm 19.988 s, 34.988 s a bin with one point, 21.056 with two, by enumeration."""
     layouts = answer(run, even)["layouts"]
@@ -86,6 +87,7 @@ def test_saving_of_a_second_point(
     assert float(second[6]) == pytest.approx(saving, abs=0.06)
 
 
+@pytest.mark.slow
 def test_simulation_confirms_the_formulas(run, even: str):
     """Each figure of a layout lies near its interval; without simulated days there is none."""
     found = answer(run, even, "--per-hour", "20", "--simulate", "20")
@@ -103,6 +105,7 @@ def test_simulation_confirms_the_formulas(run, even: str):
     assert answer(run, even)["layouts"][0]["simulated"] is None
 
 
+@pytest.mark.slow
 def test_load_is_demand_over_capacity(run, even: str):
     """Orders of three lines at 20 an hour; busy shares follow by hand; an overload has no times."""
     one, two = answer(run, even, "--per-hour", "20")["layouts"][:2]
@@ -115,6 +118,7 @@ def test_load_is_demand_over_capacity(run, even: str):
     assert "full" in run("layout", even, "--per-hour", "40").out
 
 
+@pytest.mark.slow
 def test_prices_and_promise_choose(run, even: str):
     """The promise names the cheapest layout that keeps it; one that none keeps ends with 1."""
     args = ("--per-hour", "20", "--cost-point", "3", "--cost-pharmacist", "40")
@@ -146,6 +150,7 @@ def test_second_pharmacist_has_a_sentence():
     assert full.startswith("A second pharmacist is not enough: two manage ")
 
 
+@pytest.mark.slow
 def test_speeds_and_dwell_points_are_tried(run, even: str):
     """Each multiplies the layouts, and a faster arm sorts more."""
     found = answer(run, even, "--speeds", "1,2", "--dwell", "6,1.9", "--dwell", "0,0")["layouts"]
@@ -171,6 +176,7 @@ def test_service_log_replaces_the_day_s_times(run, even: str, tmp_path: Path):
     assert model.mixture(lines).sd_s == pytest.approx(seconds.std(), rel=0.05)
 
 
+@pytest.mark.slow
 def test_figure_has_a_line_for_each_layout(run, tmp_path: Path):
     """Lines end where their layouts are full; the promise and what comes are marked."""
     run("generate-pharmacy", "--orders", "30", "--output", "small.json")
@@ -185,6 +191,7 @@ def test_figure_has_a_line_for_each_layout(run, tmp_path: Path):
         assert "nan" not in str(path.get("d"))
 
 
+@pytest.mark.slow
 def test_output_is_what_json_prints(run, even: str, tmp_path: Path):
     """The same document on stdout and in the file, and the same again with the same seed."""
     args = ("layout", even, "--simulate", "2", "--seed", "3")

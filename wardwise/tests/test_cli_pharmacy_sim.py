@@ -76,6 +76,7 @@ def test_times_of_a_small_day_by_hand(run, tmp_path: Path):
     assert found["people_busy"]["mean"] == pytest.approx(20 / 90)
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_days(run, day: str, tmp_path: Path):
     """Means, quantiles, late and incomplete shares again from days lived one by one."""
     args = ("--days", "3", "--seed", "7", "--mtbf", "1", "--mttr", "5", "--missing", "10")
@@ -120,6 +121,7 @@ def test_table_shows_the_figures(run, day: str):
     assert all(len(line) <= 80 for line in done.out.splitlines())
 
 
+@pytest.mark.slow
 def test_policies_meet_the_same_luck(run, day: str):
     """Compared policies are those that are lived alone; strict serves stat orders no later."""
     both = answer(run, day, "--days", "2", "--compare", "--seed", "1")["policies"]
@@ -134,6 +136,7 @@ def test_policies_meet_the_same_luck(run, day: str):
     assert sum(line.split()[:1] in ([rule] for rule in both) for line in table.splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_trouble_shows(run, day: str):
     """Repairs, tired people, pauses and missing packs each make orders slower than none."""
     calm = answer(run, day, "--days", "4")["policies"]["ageing"]
@@ -148,6 +151,7 @@ def test_trouble_shows(run, day: str):
     assert calm["down"]["mean"] == 0.0
 
 
+@pytest.mark.slow
 def test_new_packs_spare_the_walk(run, day: str, tmp_path: Path):
     """Restocked bins, or a delivery in a file, leave fewer orders incomplete."""
     empty = answer(run, day, "--days", "2")["policies"]["ageing"]
@@ -188,6 +192,7 @@ def test_expired_packs_are_left_in(run, tmp_path: Path):
     assert strict["policies"]["ageing"]["classes"][0]["incomplete"]["mean"] == 1.0
 
 
+@pytest.mark.slow
 def test_interrupted_day_goes_on_from_its_journal(run, day: str, tmp_path: Path, monkeypatch):
     """Ctrl-C in the first day leaves a journal; the same command ends as if nothing had been."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # here; not in the process that is killed

@@ -104,6 +104,7 @@ def test_promise_of_an_electric_day_is_certified_and_shown(run, tmp_path: Path):
     assert "largest late share" in again.out
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_promise_that_cannot_be_kept_ends_with_one(run):
     """R101 has requests that no robot reaches punctually: one line names them."""

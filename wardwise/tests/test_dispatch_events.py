@@ -88,6 +88,7 @@ def test_degree_zero_gives_the_plan_back():
     assert dispatcher.initial_cost == dispatcher.outcome().cost == 100 + 40 + 150
 
 
+@pytest.mark.slow
 def test_warm_up_compiles_every_kernel_of_a_day():
     """In a fresh process: afterwards no answer waits for a compilation."""
     script = """

@@ -267,6 +267,7 @@ def run_day(seed, num_events=25, journal=None):
     return dispatcher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 60, 20))
 def test_laws_hold_on_random_days(first, tmp_path):
     """Sound plans, conserved requests, kept history and promises, exact money, honest quotes.

@@ -76,6 +76,7 @@ def test_default_morning_has_the_stated_size_and_flows():
     assert collected == {"sample", "used-linen", "waste"}
 
 
+@pytest.mark.slow
 def test_poisson_flows_keep_their_hourly_rates():
     """Over 40 seeds the counts lie within four standard deviations of the stated rates."""
     hospitals = [generate_hospital(seed=seed) for seed in range(40)]

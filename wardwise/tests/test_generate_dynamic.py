@@ -111,6 +111,7 @@ def test_transfers_run_between_the_stated_kinds_of_places():
     }
 
 
+@pytest.mark.slow
 def test_transfers_keep_their_hourly_rates():
     """Over 40 seeds the counts lie within four standard deviations of the stated rates."""
     hospitals = [generate_hospital(seed=seed, transfers=True) for seed in range(40)]
@@ -149,6 +150,7 @@ def lone_trips(instance: Instance) -> Plan:
     return Plan(instance=instance.name, trips=tuple(trips))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     num_floors=st.integers(2, 12),

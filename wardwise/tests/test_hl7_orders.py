@@ -217,6 +217,7 @@ def test_answer_to_what_cannot_be_read():
 WORDS = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(WORDS, st.integers(1, 999), WORDS, st.dates(date(2026, 1, 1))), max_size=3),
     WORDS,

@@ -215,6 +215,7 @@ def test_every_prescription_is_delivered_once_or_reported(compared: tuple[Hospit
         assert day.figures().num_delivered == len(delivered) > 0
 
 
+@pytest.mark.slow
 def test_what_no_robot_brings_is_reported():
     """Too few robots deny some; what is complete when shifts end is held over."""
     orders = tuple(
@@ -260,6 +261,7 @@ def test_a_higher_quantile_makes_fewer_late(compared: tuple[HospitalDay, ...]):
     assert np.array_equal(compared[0].run.completed_s, compared[2].run.completed_s)
 
 
+@pytest.mark.slow
 def test_same_seed_same_day():
     """Bit for bit, and another seed gives another day."""
     one, two, other = (

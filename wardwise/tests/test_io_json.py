@@ -268,6 +268,7 @@ def instances(draw):
     )
 
 
+@pytest.mark.slow
 @given(instances())
 def test_instance_round_trip_is_exact(tmp_path_factory, instance):
     """Every bit comes back, and the file obeys the exported schema."""

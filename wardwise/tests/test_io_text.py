@@ -334,6 +334,7 @@ def literature_instances(draw):
     )
 
 
+@pytest.mark.slow
 @given(literature_instances(), st.booleans(), st.floats(1, 1.5))
 def test_text_round_trip_is_exact(tmp_path_factory, instance, is_released, stretch):
     """Every bit comes back, with release times in Solomon text and matrices in VRPLIB text."""

@@ -108,6 +108,7 @@ def test_lines_are_json_with_number_and_checksum(tmp_path):
     assert all(len(line["crc"]) == 8 for line in lines)
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_byte_loses_the_unfinished_line_alone(tmp_path):
     """Cut after every byte: the day is as after the last whole line, and goes on as it did."""
     events = EVENTS[:3]
@@ -155,6 +156,7 @@ def test_a_file_that_is_no_journal_keeps_its_last_line(tmp_path, text):
     assert path.read_text() == text
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing_that_was_answered(tmp_path):
     """Without any sync, every answer given before the kill is in the journal."""
     path = tmp_path / "day.jsonl"

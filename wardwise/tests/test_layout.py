@@ -255,6 +255,7 @@ def test_demand_of_a_day() -> None:
     assert popular.cycle_s == pytest.approx(found.cycle_s.mean, rel=0.03)
 
 
+@pytest.mark.slow
 def test_advice_says_when_a_second_point_pays() -> None:
     """Needed, paying, not paying and no prices: each has its sentence."""
 
@@ -275,6 +276,7 @@ def test_advice_says_when_a_second_point_pays() -> None:
     assert "costs less than 0.23 of their hourly wage" in verdict(20)
 
 
+@pytest.mark.slow
 def test_advice_covers_what_is_asked() -> None:
     """Speeds and dwell points multiply the candidates; simulations come when asked for."""
     seen: list[tuple[int, int]] = []

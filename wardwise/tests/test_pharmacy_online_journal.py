@@ -50,6 +50,7 @@ EVENTS: tuple[Event, ...] = (
 )
 
 
+@pytest.mark.slow
 def test_killed_at_every_byte_the_day_goes_on_the_same(tmp_path, monkeypatch) -> None:
     """Cut off anywhere, the journal opens, and the rest of the day decides and writes the same."""
     plain = Scheduler(SETUP)

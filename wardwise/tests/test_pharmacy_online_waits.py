@@ -61,6 +61,7 @@ def last_begun_s(lived: RunningDay) -> dict[str, float]:
     return {d.order: d.time_s for d in lived.decisions if d.kind is Kind.FETCH}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 2**32 - 1), st.sampled_from([1, 2]), st.booleans(),
@@ -212,6 +213,7 @@ def test_the_log_tells_a_possible_day() -> None:
     assert lived.people_busy == pytest.approx(sorting_s / lived.end_s / 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.floats(0, 900))
 def test_a_recall_stops_a_lot_at_once(seed: int, num_points: int, recall_s: float) -> None:

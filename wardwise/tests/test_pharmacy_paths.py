@@ -110,6 +110,7 @@ def test_free_sequences_are_the_best_of_all(points_m, is_start_free) -> None:
     assert costs.of_pairs(found, standing).sum() == pytest.approx(least)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points_m", [SAME_END, OPPOSITE])
 def test_free_sequences_match_pyvrp(points_m) -> None:
     """Fifty bins in two paths: not longer than PyVRP's routes by more than 0.1 per cent."""
@@ -123,6 +124,7 @@ def test_free_sequences_match_pyvrp(points_m) -> None:
     assert ours < 0.95 * costs.of_pairs(nodes).sum()
 
 
+@pytest.mark.slow
 def test_two_paths_of_the_reference_study() -> None:
     """A hundred bins, arcs w(c): as given, and at most the reference study's best plus 0.1 %."""
     cells = reference_cells(100)
@@ -133,6 +135,7 @@ def test_two_paths_of_the_reference_study() -> None:
     assert costs.of_pairs(found, free).sum() <= 1.001 * 1899.43
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.integers(0, 10**6))
 def test_freedom_never_costs(seed: int) -> None:

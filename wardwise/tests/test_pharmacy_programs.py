@@ -90,6 +90,7 @@ def test_programs_are_methods_of_sequence(solver) -> None:
     assert plan.objective_s == pytest.approx(sequence(day).objective_s, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_solvers_leave_standard_output_alone() -> None:
     """In a fresh process, where HiGHS greets, nothing but our own line comes out."""
     code = (

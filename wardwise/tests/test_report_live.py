@@ -180,6 +180,7 @@ def test_moments_of_a_short_day(short: Replay):
     ]
 
 
+@pytest.mark.slow
 def test_moments_unfold_to_the_plan_at_every_event(hospital_day: Replay):
     """As a dispatcher that hears the same events, and in the end as the day that was driven."""
     instance, moments = hospital_day.instance, moments_of(hospital_day)
@@ -197,6 +198,7 @@ def test_moments_unfold_to_the_plan_at_every_event(hospital_day: Replay):
     assert num_compared > 100
 
 
+@pytest.mark.slow
 def test_ways_are_timed(hospital_day: Replay):
     """Ways start at 0, end at 1000, never go back, and cover every leg that is ever planned."""
     instance = hospital_day.instance
@@ -296,6 +298,7 @@ def test_service_levels_and_first_figures(short: Replay):
     assert (first.num_requests, first.num_denied, first.distance_m) == (1, 0, 20)
 
 
+@pytest.mark.slow
 def test_page_is_one_file_that_loads_nothing(page: str):
     """No links, sources or imports; below three megabytes for 300 requests."""
     for tag, attrs in Page(page).elements:

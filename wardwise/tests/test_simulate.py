@@ -143,6 +143,7 @@ def test_without_disturbances_pending_requests_are_retried_as_in_a_replay(hospit
     assert pending
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, pytest.param(12, marks=pytest.mark.slow)])
 def test_laws_hold_on_days_on_which_everything_goes_wrong(hospital, tmp_path, first):
     """Accepted by the referee, believed as it was, the same again from the journal."""
@@ -293,6 +294,7 @@ def test_requests_are_withdrawn_at_their_rate(hospital):
     assert sum(each.num_cancelled for each in day.figures.classes) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_robots", "load", "cv"), [(2, 1.0, 0.5), (4, 3.0, 2.0)])
 def test_requests_with_a_trip_of_their_own_are_lost_as_erlang_says(num_robots, load, cv):
     """M/G/s/s: a delivery a trip, away for 10 + 80 + 10 s, at once or never; B by `loss`.

@@ -81,6 +81,7 @@ def outcome(sizing: Sizing, spares: int, protection: tuple[int, int, int]):
     return found
 
 
+@pytest.mark.slow
 def test_more_spares_deny_less_with_falling_returns(sizing: Sizing) -> None:
     """Each spare saves denials of all classes together, and two fewer than the two before."""
     denied = [

@@ -170,7 +170,7 @@ def test_cyclic_exchanges_leave_sound_routes(seed: int, kappa: int) -> None:
     search = Search(m, seed + 1)
     search.construct({})
     s, w, e = search.routes, search.work, search.edit
-    e.count[1] = kappa
+    e.tally[1] = kappa
     rows = [list(s.node[k, : s.length[k]]) for k in range(len(s.length))]
     size = add_absent(m, s, w, shake(m, s, w, e))
     placed = [v for k in range(len(s.length)) for v in s.node[k, : s.length[k]]]

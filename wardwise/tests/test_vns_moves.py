@@ -69,7 +69,7 @@ def test_proposals_are_judged_as_the_routes_they_become(kind: dict[str, object],
     rows = rows_of(s)
     for _ in range(8):
         ends = [np.sort(rng.integers(0, len(rows[k]) - 1, 2)) for k in (0, 1)]
-        e.count[0] = 0
+        e.tally[0] = 0
         for k, (front, last) in enumerate(ends):
             # Either both tails or both segments change places.
             propose(e, k, front, k, last + 1)

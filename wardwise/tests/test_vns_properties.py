@@ -261,3 +261,9 @@ def test_a_plan_for_few_slots_is_one_for_more() -> None:
     assert prices == sorted(prices, reverse=True)
     for few, more in pairwise(range(len(days))):
         assert price(days[more], plans[few]) == prices[few]
+
+
+def test_robots_that_draw_while_they_wait_for_goods_are_charged_before() -> None:
+    """A charge at home that is full before the goods are there: what is planned can be driven."""
+    instance = day(num_wards=6, num_robots=6, capacity_wh=45.0, base_w=20.0)
+    assert check(instance, searched(instance, 600)).violations == ()

@@ -54,6 +54,7 @@ def run(work, **settings):
     return asyncio.run(both())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nothing_is_lost_and_nothing_given_out_twice(seed, caplog):
     """Orders through broken lines, damaged and oversized messages both ways, and stops."""
@@ -173,6 +174,7 @@ def test_few_requests_wait_at_the_robot():
     assert ended == ["RX11", *(f"RX{number}" for number in range(11))]
 
 
+@pytest.mark.slow
 def test_cancelled_outputs_end_aborted():
     """Waiting here, waiting there, in process; what has ended cannot be cancelled."""
 
@@ -305,6 +307,7 @@ def hello(message):
         yield messages.HelloResponse(id=message.id, subscriber=subscriber)
 
 
+@pytest.mark.slow
 def test_dead_line_is_found_out():
     """A robot that says no more after hello is left, and visited again."""
 
@@ -316,6 +319,7 @@ def test_dead_line_is_found_out():
     against(hello, work)
 
 
+@pytest.mark.slow
 def test_robot_may_know_the_new_names_only():
     """The client asks by the older name first, and then by the one that is understood."""
 

@@ -41,6 +41,7 @@ def one(drug, quantity=1):
     return (Criteria(article_id=drug, quantity=quantity),)
 
 
+@pytest.mark.slow
 def test_time_of_an_output_is_that_of_the_arm(tmp_path):
     """Way to the pack and to the place, and two handlings, in seconds of the machine."""
 

@@ -75,6 +75,7 @@ def test_decay_is_checked(decay):
         OptimizerConfig(average_decay=decay)
 
 
+@pytest.mark.slow
 def test_runs_give_the_average_away_and_go_on_with_the_weights(tmp_path):
     """Stopped and continued: same rows and files, bit for bit; losses of training as without."""
     base = tiny()

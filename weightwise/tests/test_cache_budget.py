@@ -54,6 +54,7 @@ def test_two_percent_of_shape_a_is_found_without_help() -> None:
     assert fit.attention.codes.bits == 4
 
 
+@pytest.mark.slow
 @given(
     budget=st.floats(30, 2000),
     share=st.sampled_from([None, 1, 2, 3]),
@@ -75,6 +76,7 @@ def test_what_is_found_fits(budget: float, share: int | None, bits: int | None) 
     assert bits in (None, 16 if codes is None else codes.bits)
 
 
+@pytest.mark.slow
 @given(budget=st.floats(40, 1000), more=st.floats(1, 500))
 def test_more_bytes_are_never_worse(budget: float, more: float) -> None:
     """The expected loss falls with the budget."""

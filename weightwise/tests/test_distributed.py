@@ -33,6 +33,7 @@ def run(out, cache, *settings, launcher=()):
     }
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one():
     """DDP and FSDP2 on the same global batches, over a whole run: within 1e-5."""
     done = subprocess.run(
@@ -44,6 +45,7 @@ def test_two_processes_give_the_losses_of_one():
     assert all(row["value"] <= 1e-5 for row in rows.values())
 
 
+@pytest.mark.slow
 def test_run_moves_between_one_process_ddp_and_fsdp(tmp_path):
     """Four steps sharded, four alone, four replicated: the losses of twelve alone."""
     cache, out = tmp_path / "cache", tmp_path / "moved"

@@ -295,6 +295,7 @@ def test_bad_input_gets_one_line_and_nothing_is_written(
     assert {path.name for path in tmp_path.iterdir()} == {"hf", "broken", "odd"}
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_of_ours_is_not_exported(tmp_path: Path) -> None:
     """Its checksum is looked at, and its tensors are those of its recipe."""
     import_checkpoint(theirs(tmp_path / "hf"), tmp_path / "ours")

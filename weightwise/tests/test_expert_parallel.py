@@ -173,15 +173,15 @@ def is_running(process):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
 def test_killed_run_goes_on_bit_for_bit(folder, tmp_path):
     """SIGKILL between two checkpoints, then the same command: rows and weights of a whole run."""
-    recipe = recipe_of("kills", 2, steps=24, save_every=8, eval_every=12, eval_batches=2)
+    recipe = recipe_of("kills", 2, steps=12, save_every=4, eval_every=6, eval_batches=2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     launch(4, command(recipe, tmp_path, whole), folder)
     words = command(recipe, tmp_path, killed)
-    kill_after(11, words, folder, killed)
-    assert read_metrics(killed / "metrics.jsonl")[-1]["step"] < 24
+    kill_after(6, words, folder, killed)
+    assert read_metrics(killed / "metrics.jsonl")[-1]["step"] < 12
     launch(4, words, folder)
     assert untimed(killed) == untimed(whole)
-    last = "checkpoints/step-000024/model.safetensors"
+    last = "checkpoints/step-000012/model.safetensors"
     assert (killed / last).read_bytes() == (whole / last).read_bytes()
 
 
@@ -199,7 +199,7 @@ def test_run_goes_on_with_another_number_of_processes(folder, tmp_path, monkeypa
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         for name in mine.keys() & {"train_loss", "valid_loss", "grad_norm"}:
-            assert mine[name] == pytest.approx(other[name], abs=1e-5), mine["step"]
+            assert mine[name] == pytest.approx(other[name], rel=2e-5), mine["step"]
 
 
 def test_settings_that_do_not_split_are_refused(tmp_path):

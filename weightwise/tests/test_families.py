@@ -175,6 +175,7 @@ def saved(folder: Path, name: str) -> Any:
 REFUSED = ("qwen2, window",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in REFUSED])
 def test_scores_are_theirs(tmp_path: Path, name: str) -> None:
     """What transformers saves gives the same scores here, with a cache as well."""

@@ -39,6 +39,7 @@ def greedy_without_cache(model: LanguageModel, token_BT: torch.Tensor, count: in
     return token_BT
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     batch=st.integers(1, 3),

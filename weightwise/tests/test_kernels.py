@@ -120,6 +120,7 @@ def assert_same_bits(a: Tensor, b: Tensor) -> None:
     assert not differs.any(), (int(differs.sum()), a[differs][:5], b[differs][:5])
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(cases())
 def test_compiled_path_equals_the_reference(case: Case) -> None:
@@ -175,6 +176,7 @@ def thread_counts() -> Iterator[tuple[int, ...]]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounding", ["even", "stochastic"])
 @pytest.mark.parametrize("name", ["e4m3@tensor", "e2m1@channel", "e4m3@48", "mxfp4", "nvfp4"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -308,6 +310,7 @@ sys.exit(0 if is_same and status == 0 else 1)
 """
 
 
+@pytest.mark.slow
 def test_forked_processes_quantize_on_their_own() -> None:
     """A child of a process that used several threads gets the same bits, and does not die."""
     done = subprocess.run(

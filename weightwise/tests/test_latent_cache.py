@@ -72,6 +72,7 @@ def test_pieces_of_any_size_leave_the_same_codes(config, chunk):
         assert torch.equal(store.memory, whole.stores[name].memory), name
 
 
+@pytest.mark.slow
 @kinds
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
@@ -243,6 +244,7 @@ def test_allocated_bytes_of_the_other_kinds(shape, kv_heads, share_factor, wante
     assert bytes_per_token(attention, shape) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [SHAPE_A, SHAPE_D, SHAPE_H])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("group_width", [16, 128])

@@ -98,6 +98,7 @@ def test_no_other_split_loses_less(num_layers: int) -> None:
                 assert loss[got] == pytest.approx(least)
 
 
+@pytest.mark.slow
 def test_the_command_tries_and_tells_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

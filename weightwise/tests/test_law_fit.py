@@ -104,6 +104,7 @@ def test_constants_come_back_from_runs_without_noise(grid: Settings, objective: 
         assert constants(found.law)[name] == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", SPREAD)
 def test_constants_come_back_from_noisy_runs_within_the_spread(
     grid: Settings, noise: float
@@ -186,6 +187,7 @@ def test_intervals_from_resampled_runs_hold_the_truth(grid: Settings) -> None:
     assert np.all(answer.high - answer.low < 0.01)
 
 
+@pytest.mark.slow
 def test_the_right_law_wins_on_runs_that_were_left_out(grid: Settings) -> None:
     """At random, and with the largest size left out."""
     settings = grid

@@ -80,6 +80,7 @@ def test_loop_makes_the_steps_of_a_hand_written_one(tmp_path, cache):
     assert abs(expected[0] - math.log(384)) < 0.05
 
 
+@pytest.mark.slow
 def test_accumulated_micro_batches_equal_the_whole_batch(tmp_path, cache):
     """8 sequences at once, or 4 times 2: the same losses and norms up to rounding."""
     for micro in (8, 2):
@@ -118,6 +119,7 @@ def test_saved_model_scores_text_as_the_run_did(tmp_path, cache, format_name):
     assert losses(tmp_path, "valid_loss") == [result.valid_loss]
 
 
+@pytest.mark.slow
 def test_fewer_bits_change_the_numbers(tmp_path, cache):
     """A run in four bits is another run, in bfloat16 nearly the same, and both learn."""
     base = short(steps=20)

@@ -203,6 +203,7 @@ def test_who_stays() -> None:
     torch.testing.assert_close(kept, torch.tensor([0.5, 0.5, 1.0, 0.5, 0.5]), atol=0.03, rtol=0)
 
 
+@pytest.mark.slow
 def test_recycled_tokens_are_spread_over_free_places() -> None:
     """An expert with more room gets more: frequencies as free places, by a chi-square test."""
     torch.manual_seed(0)

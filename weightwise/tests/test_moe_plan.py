@@ -182,6 +182,7 @@ def test_cost_of_a_shape_is_the_exact_count() -> None:
         assert cost.flop(num_parameters(model), 1) == pytest.approx(exact, rel=0.1)
 
 
+@pytest.mark.slow
 def test_isoflop_then_size(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The fitted powers hold the known ones; the plan from the file lies in its flat region."""
     law, figure = tmp_path / "law.json", tmp_path / "isoflop.svg"

@@ -39,6 +39,7 @@ def weights(wanted: Recipe, checkpoint: Path) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_routes_as_one_that_never_stopped(tmp_path: Path) -> None:
     """Weights are the same to the last bit, recycled tokens included."""
     whole = train(recipe(12), tmp_path / "whole")

@@ -34,6 +34,7 @@ NOISE = {
 SHARING = ("@16", "@32", "@128", "@512", "@channel", "@tensor", "@32/e8m0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOISE)
 def test_noise_on_normal_data(name: str) -> None:
     """The noise of each format and group size is the published one (tensor: one seed's luck)."""

@@ -74,6 +74,7 @@ def assert_pages_add_up(cache: PagedCache) -> None:
         assert all(cache._users[page] == 1 for page in pages[length // cache.page_tokens :])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_history_gives_the_tokens_of_plain_rows(data):

@@ -101,6 +101,7 @@ def test_less_is_kept_for_the_backward_pass(model):
     )
 
 
+@pytest.mark.slow
 def test_run_with_recomputation_is_the_same_run(tmp_path):
     """Rounding by chance draws in the forward and in the backward pass, and a run may switch."""
     base = tiny()

@@ -25,6 +25,7 @@ TENSORS = arrays(np.float32, array_shapes(max_dims=3, max_side=40), elements=FLO
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(TENSORS, st.sampled_from(NAMES), st.sampled_from(["even", "away", "stochastic"]), st.data())
 def test_decoding_gives_what_fake_quantize_gives(
@@ -37,6 +38,7 @@ def test_decoding_gives_what_fake_quantize_gives(
     assert torch.equal(stored.decode().view(torch.int32), expected.view(torch.int32))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(TENSORS, st.sampled_from([*NAMES, "mxint8", "int4@channel"]), st.data())
 def test_stored_bytes_are_counted_right(x: Tensor, name: str, data: st.DataObject) -> None:

@@ -149,6 +149,7 @@ async def text_of(client, number: int, *, stream: bool) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_twenty_streams_at_once_are_those_of_each_alone(port):
     """Greedy and seeded, chats and texts, eight slots for twenty: nobody sees the others."""
 
@@ -284,6 +285,7 @@ def test_client_that_goes_frees_its_slot(port, stream):
     assert metric(port, "cancelled_total") > cancelled
 
 
+@pytest.mark.slow
 def test_full_queue_is_told_to_come_back():
     """One slot and one place to wait: the third request gets 429, the first two their texts."""
     with (

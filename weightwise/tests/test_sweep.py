@@ -190,6 +190,7 @@ def test_runs_of_one_name_are_refused(sweep):
         Sweep(name="x", runs=(sweep.runs[0], sweep.runs[0]))
 
 
+@pytest.mark.slow
 def test_records_hold_what_laws_need(finished, sweep):
     """A law can be fitted at once; losses are those of the trainer called by hand."""
     runs = read_runs(finished / "runs.jsonl")
@@ -259,6 +260,7 @@ def test_a_broken_line_in_the_middle_is_named(finished, tmp_path):
         Journal(path)
 
 
+@pytest.mark.slow
 def test_two_sweeps_do_not_share_a_folder(sweep, tmp_path):
     """The second is told who is at work; when that process is dead, the folder is free again."""
     code = (
@@ -353,6 +355,7 @@ def test_failed_runs_are_tried_again(sweep, cache, tmp_path):
     assert read_runs(tmp_path / "runs.jsonl").num_diverged == 1
 
 
+@pytest.mark.slow
 def test_the_estimate_lists_every_run(finished, sweep, cache, tmp_path):
     """N, D and 6 N D of each, a time, and which ones are made; nothing is written."""
     rows = estimate(sweep, tmp_path / "none", cache_dir=cache)

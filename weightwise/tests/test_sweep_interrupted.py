@@ -20,7 +20,7 @@ SPEC = """
 name = "long"
 recipe = "tiny"
 set = ["train.save_every=8", "train.eval_every=40"]
-tokens = [20480, 30720]
+tokens = [12288, 16384]
 formats = ["none", "e1m1"]
 """
 
@@ -73,13 +73,13 @@ def wait_for_work(process, out):
 
 @pytest.mark.slow
 def test_killed_sweeps_lose_and_repeat_nothing(tmp_path, path, cache):
-    """Three kills of all processes at any moment, then records with the bits of a calm sweep."""
+    """Two kills of all processes at any moment, then records with the bits of a calm sweep."""
     out = tmp_path / "out"
     calm = run_sweep(read_sweep(path), tmp_path / "calm", jobs=2, cache_dir=cache, console=QUIET)
     assert calm.is_complete
     draw = random.Random(7)
     num_kills = 0
-    for _ in range(3):
+    for _ in range(2):
         process = start_sweep(path, out, cache)
         wait_for_work(process, out)
         time.sleep(draw.uniform(0, 0.4))
@@ -87,7 +87,7 @@ def test_killed_sweeps_lose_and_repeat_nothing(tmp_path, path, cache):
             os.killpg(process.pid, signal.SIGKILL)
             num_kills += 1
         process.communicate()
-    assert num_kills >= 2
+    assert num_kills >= 1
     process = start_sweep(path, out, cache)
     said, _ = process.communicate()
     assert process.returncode == 0

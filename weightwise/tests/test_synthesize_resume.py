@@ -70,6 +70,7 @@ def test_a_finished_run_is_left_as_it_is(calm):
     assert content(calm) == before
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(min_value=0, max_value=1))
 def test_cut_at_any_byte(calm, tmp_path_factory, share):

@@ -82,6 +82,7 @@ def test_ids_are_those_of_tiktoken(text: str) -> None:
     assert OURS.encode(text) == theirs_of(THEIRS, text)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(text=st.one_of(TEXT, LIKELY))
 def test_ids_of_any_text_are_those_of_tiktoken(text: str) -> None:
@@ -111,6 +112,7 @@ def vocabularies(draw: st.DrawFn) -> list[bytes]:
     return [*BYTES, *draw(st.permutations(tokens[3:]))]
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(ranks=vocabularies(), text=st.text(alphabet="abc", max_size=30))
 def test_any_order_of_ranks_is_obeyed(ranks: list[bytes], text: str) -> None:
@@ -181,6 +183,7 @@ def blanks(text: str, place: int) -> int | None:
 RULES = (contraction, letters, digit, signs, blanks)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(text=st.one_of(TEXT, LIKELY, st.sampled_from(MANY)))
 def test_words_are_those_of_the_rule(text: str) -> None:

@@ -146,6 +146,7 @@ def small(run_dir: Path, name: str, budget: str = "16%", **more: Any) -> Any:
     return convert_cache(run_dir, out, CacheBudget.parse(budget), cache_dir=cache, **more)
 
 
+@pytest.mark.slow
 def test_a_converted_checkpoint_is_whole(run_dir: Path) -> None:
     """It loads with the settings that were told, its cache fits, and says where it came from."""
     report = small(run_dir, "whole", num_tokens=2000)
@@ -173,6 +174,7 @@ def test_what_is_decided_stays(run_dir: Path) -> None:
     assert attention.codes.bits == 8
 
 
+@pytest.mark.slow
 def test_the_same_text_gives_the_same_weights(run_dir: Path) -> None:
     """Nothing in a conversion is drawn."""
     first, second = (small(run_dir, name, num_tokens=500) for name in ("first", "second"))
@@ -180,6 +182,7 @@ def test_the_same_text_gives_the_same_weights(run_dir: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_other_text_and_the_figure(call, run_dir: Path, tmp_path: Path) -> None:
     """A file can be calibrated with, and a figure shows every group."""
     (tmp_path / "text.txt").write_text("".join(f"{n} is {n * n} and {n}\n" for n in range(8000)))
@@ -194,6 +197,7 @@ def test_other_text_and_the_figure(call, run_dir: Path, tmp_path: Path) -> None:
     assert drawing.count(">layer") == len(groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -259,6 +263,7 @@ def test_the_loss_is_the_mean_of_text_and_teacher(weight: float) -> None:
     assert not means["divergence"].requires_grad
 
 
+@pytest.mark.slow
 def test_a_teacher_must_speak_the_same_tokens(run_dir: Path, tmp_path: Path) -> None:
     """Another tokenizer, or a context that is too short, is refused before a step is made."""
     report = small(run_dir, "student", num_tokens=500)

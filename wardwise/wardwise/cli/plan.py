@@ -32,8 +32,8 @@ from wardwise.cli.terms import with_terms
 from wardwise.fleet.chance import certify
 from wardwise.fleet.chance.certify import CONFIDENCE
 from wardwise.fleet.check import check
-from wardwise.fleet.energy import Recharge  # noqa: TC001, typer reads the types
-from wardwise.fleet.randomness import Scope  # noqa: TC001, typer reads the types
+from wardwise.fleet.energy import Recharge
+from wardwise.fleet.randomness import Scope
 from wardwise.fleet.schedule import ScheduleError
 from wardwise.fleet.solvers import METHODS, SHAKES, Objective, default_method
 from wardwise.generate import generate_hospital
@@ -44,6 +44,17 @@ if TYPE_CHECKING:
     from wardwise.fleet.check import Report
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
+
+RechargeTerm = Annotated[
+    Recharge | None, typer.Option(help="Whether each charge fills the battery; none: as FILE.")
+]
+PromiseTerm = Annotated[
+    str | None,
+    typer.Option(help="Percent on time, as in 95 or stat=99,urgent=95; none: as FILE."),
+]
+ScopeTerm = Annotated[
+    Scope | None, typer.Option(help="What the promise is for, one by one; none: as FILE.")
+]
 
 
 def plan(
@@ -58,21 +69,14 @@ def plan(
     time_limit: TimeLimit = 10.0,
     max_iterations: MaxIterations = None,
     seed: Seed = 0,
-    recharge: Annotated[
-        Recharge | None, typer.Option(help="Whether each charge fills the battery; none: as FILE.")
-    ] = None,
-    promise: Annotated[
-        str | None,
-        typer.Option(help="Percent on time, as in 95 or stat=99,urgent=95; none: as FILE."),
-    ] = None,
+    recharge: RechargeTerm = None,
+    promise: PromiseTerm = None,
     local_search: Annotated[
         bool,
         typer.Option("--local-search/--reduced", help="Of vns: descents after shakes, or none."),
     ] = False,
     shake: Annotated[str, typer.Option(help="Of vns: strings or cyclic.")] = SHAKES[0],
-    scope: Annotated[
-        Scope | None, typer.Option(help="What the promise is for, one by one; none: as FILE.")
-    ] = None,
+    scope: ScopeTerm = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Plan to write, .json or .sol; none: FILE's name with .plan.json, here."),
@@ -98,9 +102,21 @@ def plan(
         local_search=local_search,
         shake=shake,
     )
+    return _plan_and_tell(instance, task, target, report, start_h=start_h, as_json=as_json)
+
+
+def _plan_and_tell(
+    instance: Instance,
+    task: Task,
+    target: Path,
+    report: Path | None,
+    *,
+    start_h: float | None,
+    as_json: bool,
+) -> int:
     found = search(instance, task)
     if instance.promise is not None:
-        found = _certified(instance, found, seed)
+        found = _certified(instance, found, task.seed)
     verdict = check(instance, found)
     write_plan_file(found, verdict.cost.distance_m, target)
     if report:
@@ -108,7 +124,7 @@ def plan(
     written = {"plan": str(target), **({"report": str(report)} if report else {})}
     takes_vns = default_method(instance) == "vns"
     denials: tuple[Reason, ...] = ()
-    if objective is not Objective.COST and (takes_vns or as_json):
+    if task.objective is not Objective.COST and (takes_vns or as_json):
         denials = _reasons(instance, found)
     code = _tell_all(instance, found, verdict, denials, as_json=as_json, written=written)
     return (_tell_shortcomings(instance, found, denials) if takes_vns else 0) or code

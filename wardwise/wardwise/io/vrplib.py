@@ -138,16 +138,9 @@ def parse_vrplib(text: str, path: str | os.PathLike[str]) -> Instance:
     has_windows, is_multi_trip = type_ != "CVRP", type_ in MULTI_TRIP
     size = parts.scalar("DIMENSION").integer(0, "DIMENSION", minimum=2)
     capacity = parts.scalar("CAPACITY").number(0, "CAPACITY")
-    num_robots = size - 1
-    if "VEHICLES" in parts.values:
-        num_robots = parts.scalar("VEHICLES").integer(0, "VEHICLES", minimum=1)
-    is_euclidean = parts.choice("EDGE_WEIGHT_TYPE", ("EXPLICIT", "EUC_2D")) == "EUC_2D"
+    num_robots = _read_vehicles(parts, most=size - 1)
     _require_depot(parts.section(DEPOTS))
-
-    if is_euclidean and WEIGHTS in parts.sections:
-        raise parts.section(WEIGHTS).heading.error(WEIGHTS, "expected none with EUC_2D, got some")
-    places = _read_places(parts, size, is_required=is_euclidean)
-    distance = _lengths(places, type_) if is_euclidean else _read_matrix(parts, size)
+    places, distance = _read_lengths(parts, type_, size)
     demands = _read_loads(parts, DEMANDS, size, capacity)
     services = _read_services(parts, size, is_required=has_windows)
     # One tour through all places by the longest ways takes no longer; 1 covers rounding.
@@ -188,6 +181,22 @@ def parse_vrplib(text: str, path: str | os.PathLike[str]) -> Instance:
         distance=distance,
         max_trips=None if is_multi_trip else 1,
     )
+
+
+def _read_vehicles(parts: _Parts, most: int) -> int:
+    """Vehicles, or as many as could be of use."""
+    if "VEHICLES" not in parts.values:
+        return most
+    return parts.scalar("VEHICLES").integer(0, "VEHICLES", minimum=1)
+
+
+def _read_lengths(parts: _Parts, type_: str, size: int) -> tuple[tuple[Place, ...], Matrix]:
+    """Places, and the lengths between them from coordinates or from a table."""
+    is_euclidean = parts.choice("EDGE_WEIGHT_TYPE", ("EXPLICIT", "EUC_2D")) == "EUC_2D"
+    if is_euclidean and WEIGHTS in parts.sections:
+        raise parts.section(WEIGHTS).heading.error(WEIGHTS, "expected none with EUC_2D, got some")
+    places = _read_places(parts, size, is_required=is_euclidean)
+    return places, _lengths(places, type_) if is_euclidean else _read_matrix(parts, size)
 
 
 def write_vrplib(instance: Instance, path: str | os.PathLike[str]) -> None:

@@ -19,7 +19,6 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit, gammainc, gammaln, ndtr, polygamma, psi
 
 from wardwise.fleet.randomness import MOST_CV, MOST_NORMAL_CV, Law, Spread
@@ -120,6 +119,8 @@ def fit_triangular(values: Floats) -> Fitted | None:
 
     def ends(at: Floats) -> tuple[float, float]:
         return first * float(expit(at[0])), last + (last - first) * math.exp(min(at[1], 50.0))
+
+    from scipy.optimize import minimize  # slow to import
 
     best = minimize(
         lambda at: -_best_mode(few, *ends(at))[0], np.array([2.0, -2.0]), method="Nelder-Mead",

@@ -33,18 +33,18 @@ LARGEST, LONGEST = 15, 5
 @kernel
 def next_kappa(e, is_kept):  # type: ignore[no-untyped-def]
     """Start again with the smallest exchange after a success, else take the next larger."""
-    e.count[1] = 1 if is_kept else e.count[1] % LARGEST + 1
+    e.tally[1] = 1 if is_kept else e.tally[1] % LARGEST + 1
 
 
 @kernel
 def shake(m, s, w, e):  # type: ignore[no-untyped-def]
     """Exchange segments; returns the size of the pool of what found no place."""
     num = _choose(m, s, w, e)
-    e.count[0] = 0
+    e.tally[0] = 0
     for z in range(num):
         # With nobody to exchange with, a segment is its own and inserted anew.
         source = (z + 1) % num
-        e.count[0] += 1
+        e.tally[0] += 1
         append(s, e, e.cut[source, ROBOT], e.cut[source, FRONT] + 1, e.cut[source, REST])
     for z in range(num):
         assemble(m, s, e, z)
@@ -68,15 +68,15 @@ def shake(m, s, w, e):  # type: ignore[no-untyped-def]
 @kernel
 def _choose(m, s, w, e):  # type: ignore[no-untyped-def]
     """Propose a segment of each of some routes, all near to a random request; how many."""
-    most = (e.count[1] - 1) % LONGEST + 1
-    wanted = min(2 + (e.count[1] - 1) // LONGEST, MOST_ROUTES)
+    most = (e.tally[1] - 1) % LONGEST + 1
+    wanted = min(2 + (e.tally[1] - 1) // LONGEST, MOST_ROUTES)
     seed = 1 + int(draw(w.random) * m.num_requests)
-    e.count[0] = 0
+    e.tally[0] = 0
     for q in range(-1, w.adjacent.shape[1]):
         u = seed if q < 0 else w.adjacent[seed, q]
         k = s.owner[u]
         is_new = k >= 0
-        for z in range(e.count[0]):
+        for z in range(e.tally[0]):
             is_new = is_new and e.cut[z, ROBOT] != k
         if not is_new:
             continue
@@ -88,6 +88,6 @@ def _choose(m, s, w, e):  # type: ignore[no-untyped-def]
             else:
                 high += s.node[k, high + 1] != 0
         propose(e, k, low - 1, k, high + 1)
-        if e.count[0] == wanted:
+        if e.tally[0] == wanted:
             break
-    return e.count[0]
+    return e.tally[0]

@@ -65,7 +65,7 @@ class Edit(NamedTuple):
         Shape (K, M): kinds of moves that found nothing in a route since it last changed.
     is_near
         Shape (K,): routes near to a request.
-    count
+    tally
         Shape (2,): number of proposals, and size of the next cyclic exchange.
     """
 
@@ -76,7 +76,7 @@ class Edit(NamedTuple):
     size: Ints
     is_done: Bools
     is_near: Bools
-    count: Ints
+    tally: Ints
 
 
 def make_edit(routes: Routes, num_kinds: int) -> Edit:
@@ -90,7 +90,7 @@ def make_edit(routes: Routes, num_kinds: int) -> Edit:
         size=np.zeros(MOST_ROUTES, dtype=np.int64),
         is_done=np.zeros((num_robots, num_kinds), dtype=np.bool_),
         is_near=np.zeros(num_robots, dtype=np.bool_),
-        count=np.array([0, 1], dtype=np.int64),
+        tally=np.array([0, 1], dtype=np.int64),
     )
 
 
@@ -99,15 +99,15 @@ def make_edit(routes: Routes, num_kinds: int) -> Edit:
 @kernel
 def propose_first(e, k, front, source, rest):  # type: ignore[no-untyped-def]
     """`propose` after what was proposed before is forgotten."""
-    e.count[0] = 0
+    e.tally[0] = 0
     propose(e, k, front, source, rest)
 
 
 @kernel
 def propose(e, k, front, source, rest):  # type: ignore[no-untyped-def]
     """Propose route `k` up to `front`, then route `source` from `rest` on."""
-    z = e.count[0]
-    e.count[0] += 1
+    z = e.tally[0]
+    e.tally[0] += 1
     e.cut[z, ROBOT], e.cut[z, FRONT], e.cut[z, SOURCE], e.cut[z, REST] = k, front, source, rest
     e.num_part[z] = 0
 
@@ -118,7 +118,7 @@ def append(s, e, k, first, end):  # type: ignore[no-untyped-def]
 
     Backwards it goes from `first` down to `end` + 1.
     """
-    z, step = e.count[0] - 1, 1 if first < end else -1
+    z, step = e.tally[0] - 1, 1 if first < end else -1
     for p in range(first, end, step):
         e.part[z, e.num_part[z]] = s.node[k, p]
         e.num_part[z] += 1
@@ -127,7 +127,7 @@ def append(s, e, k, first, end):  # type: ignore[no-untyped-def]
 @kernel
 def append_vertex(e, v):  # type: ignore[no-untyped-def]
     """Add one vertex to the last proposal."""
-    z = e.count[0] - 1
+    z = e.tally[0] - 1
     e.part[z, e.num_part[z]] = v
     e.num_part[z] += 1
 
@@ -135,7 +135,7 @@ def append_vertex(e, v):  # type: ignore[no-untyped-def]
 @kernel
 def least_change(m, s, e):  # type: ignore[no-untyped-def]
     """Money for metres and robots by which all proposals change the price."""
-    num, metres, robots = e.count[0], 0.0, 0.0
+    num, metres, robots = e.tally[0], 0.0, 0.0
     for z in range(num):
         k, front, source, rest = e.cut[z, ROBOT], e.cut[z, FRONT], e.cut[z, SOURCE], e.cut[z, REST]
         i = s.node[k, front]
@@ -246,7 +246,7 @@ def is_kept(m, s, k):  # type: ignore[no-untyped-def]
 @kernel
 def attempt(m, s, w, e):  # type: ignore[no-untyped-def]
     """Make all proposals the routes if that is feasible and cheaper; whether it was."""
-    num = e.count[0]
+    num = e.tally[0]
     if m.is_exact and not m.has_goods:
         for z in range(num):
             if _drives_alike(m, e.cut[z, ROBOT], e.cut[z, SOURCE]) and not fits(m, s, e, z):

@@ -56,6 +56,8 @@ def visits(instance: Instance, model: Model, robot: int, row: Sequence[int]) -> 
         charged[way.charger] = max(charged[way.charger] - spare, 0.0)
     least = LEAST_CHARGE * float(model.battery[robot])
     level = _Level(instance, model, robot)
+    # Who is charged at the depot before a trip is charged before waiting for its goods.
+    departs_s = 0.0
     trips: list[list[Visit]] = []
     for position, vertex in enumerate(row[:-1]):
         amount = charged.get(position, 0.0)
@@ -72,9 +74,19 @@ def visits(instance: Instance, model: Model, robot: int, row: Sequence[int]) -> 
         if vertex == 0:
             trip = row[position + 1 :][: row[position + 1 :].index(0)]
             goods = max((float(model.available[v]) for v in trip), default=0.0)
-            level.wait(max(begun_s + (model.reload if position > 0 else 0.0), goods))
+            departs_s = max(begun_s + (model.reload if position > 0 else 0.0), goods)
+        if not _is_charged_before(instance, model, stations, row[position + 1]):
+            level.wait(departs_s)
         level.drive(vertex, row[position + 1])
     return trips
+
+
+def _is_charged_before(
+    instance: Instance, model: Model, stations: Sequence[Station], vertex: int
+) -> bool:
+    """Whether a vertex is a charger at the depot."""
+    number = vertex - model.num_requests - 1
+    return number >= 0 and instance.place_index[stations[number].place] == 0
 
 
 class _Level:
