@@ -6,7 +6,10 @@ Both keep a float16 scale and a zero point per group, which are 32 bits of 32 or
 from __future__ import annotations
 
 import runpy
+import warnings
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +21,21 @@ from weightwise.lm.latent.config import CodeConfig
 PEERS = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "peers" / "codes.py"))
 by_quanto, by_hqq = PEERS["by_quanto"], PEERS["by_hqq"]
 pytestmark = pytest.mark.slow  # quanto takes ten seconds to import
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quanto_in_python():
+    """Only errors count here: unpacking in Python does, and takes no compiler a minute."""
+
+    def unpack(packed: Tensor, bits: int) -> Tensor:
+        return torch.cat([(packed >> first) % 2**bits for first in range(0, 8, bits)])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = import_module("optimum.quanto.library.extensions").get_extension("quanto_cpp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_lib", SimpleNamespace(unpack=unpack))
+        yield
 
 
 def bells() -> Tensor:
