@@ -47,9 +47,11 @@ demo: $(VENV)/runtime.stamp ## Run both main jobs on real input; writes out/ward
 	$(BIN)/weightwise demo --out out
 
 test: $(VENV)/dev.stamp ## Run every test
+	$(BIN)/python -m tools.warm
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-quick: $(VENV)/dev.stamp ## Run the tests that take less than three minutes in all
+	$(BIN)/python -m tools.warm
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 explore: $(VENV)/dev.stamp ## Try the properties on examples that no run has seen before

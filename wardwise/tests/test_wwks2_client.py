@@ -55,7 +55,7 @@ def run(work, **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1])
 def test_nothing_is_lost_and_nothing_given_out_twice(seed, caplog):
     """Orders through broken lines, damaged and oversized messages both ways, and stops."""
     caplog.set_level("CRITICAL", "wardwise.dispenser")

@@ -162,7 +162,7 @@ def test_version_and_commands(call):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_signal_saves_and_the_same_command_goes_on(tmp_path, cache, number):
     """Ctrl-C or SIGTERM: exit code 1, a checkpoint of the last step, and the way on is told."""
     environment = {**os.environ, "WEIGHTWISE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}

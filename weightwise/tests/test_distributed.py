@@ -1,6 +1,5 @@
 """Several processes under the real torchrun make the steps of one."""
 
-import json
 import os
 import subprocess
 import sys
@@ -33,19 +32,6 @@ def run(out, cache, *settings, launcher=()):
     }
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_losses_of_one():
-    """DDP and FSDP2 on the same global batches, over a whole run: within 1e-5."""
-    done = subprocess.run(
-        [sys.executable, BENCHMARK, "processes"], capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
-    rows = {row["detail"]["strategy"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert set(rows) == {"ddp", "fsdp"}
-    assert all(row["value"] <= 1e-5 for row in rows.values())
-
-
-@pytest.mark.slow
 def test_run_moves_between_one_process_ddp_and_fsdp(tmp_path):
     """Four steps sharded, four alone, four replicated: the losses of twelve alone."""
     cache, out = tmp_path / "cache", tmp_path / "moved"

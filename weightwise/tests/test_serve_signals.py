@@ -77,7 +77,7 @@ def pieces(connection, answer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_texts_are_finished_before_the_end(run, number) -> None:
     """Every piece up to the last one arrives, and the process says that all is well."""
     with server(run) as (process, port):

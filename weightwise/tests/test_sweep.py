@@ -372,7 +372,7 @@ def test_the_estimate_lists_every_run(finished, sweep, cache, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ray_address", [None, "local"])
+@pytest.mark.parametrize("ray_address", ["local"])
 def test_all_ways_to_run_make_the_same_records(finished, sweep, cache, tmp_path, ray_address):
     """Two processes, and a Ray cluster of one machine, have the bits of this process alone."""
     out = tmp_path / "out"

@@ -169,7 +169,7 @@ def solve(
     _require_search(method, shake, local_search=local_search)
     if method != "vns":
         _require_plain(instance)
-    warm_up(method)
+    warm_up(method, local_search=local_search, shake=shake)
     job = Job(
         instance=instance,
         objective=Objective(objective),
@@ -195,14 +195,15 @@ def default_method(instance: Instance) -> str:
 
 
 @cache
-def warm_up(method: str = "ruin") -> None:
+def warm_up(method: str = "ruin", *, local_search: bool = False, shake: str = SHAKES[0]) -> None:
     """Compile the kernels of a method, or load them from disk; seconds the first time, then none.
 
     `solve` calls this before its clock starts. Programs call it first to tell
     their user what the wait is for.
     """
     if method == "vns":
-        vns(_tiny(Battery(capacity_wh=9.0, wh_per_m=1.0)), max_iterations=12, time_limit=60.0)
+        tiny = _tiny(Battery(capacity_wh=9.0, wh_per_m=1.0))
+        vns(tiny, max_iterations=12, time_limit=60.0, local_search=local_search, shake=shake)
         return
     for objective in (Objective.HIERARCHICAL, Objective.COST):
         watch = Watch(time_limit=60.0, max_iterations=12, on_improvement=lambda *_: None)

@@ -28,7 +28,8 @@ def anneal(m, s, w, e, placing, state, temperature, is_emptying, moves, is_cycli
     """Run iterations at one temperature.
 
     A descent with the set `moves` follows every shake that comes near to the best; with
-    `is_cyclic` shakes are cyclic exchanges. With `is_emptying` shakes take strings out,
+    `is_cyclic` shakes are cyclic exchanges. Both may be `None`: what is not wanted is then
+    not compiled, which takes two minutes. With `is_emptying` shakes take strings out,
     nothing descends, the absence counters decide, and the first result without unserved
     requests ends the run.
 
@@ -45,7 +46,7 @@ def anneal(m, s, w, e, placing, state, temperature, is_emptying, moves, is_cycli
     """
     num_improvements = 0
     for done in range(iterations):
-        size = shake(m, s, w, e) if is_cyclic and not is_emptying else ruin(m, s, w)
+        size = shake(m, s, w, e) if is_cyclic is not None and not is_emptying else ruin(m, s, w)
         size = add_absent(m, s, w, size)
         sort(m, w, size)
         skip_denied = SKIP_DENIED if m.has_slots else 0.0
@@ -53,7 +54,7 @@ def anneal(m, s, w, e, placing, state, temperature, is_emptying, moves, is_cycli
         for q in range(w.tally[0]):
             restation(m, s, placing, w.touched[q])
         cost, num_absent, harder = evaluate(s, w, size, state[0])
-        if moves and not is_emptying and cost < PROMISING * state[1]:
+        if moves is not None and not is_emptying and cost < PROMISING * state[1]:
             descend(m, s, w, e, moves)
             cost, num_absent, harder = evaluate(s, w, size, state[0])
         queued = late_by_queues(m, s, w) if m.has_slots else 0.0

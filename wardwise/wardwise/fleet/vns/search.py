@@ -193,7 +193,7 @@ class Search:
         """Iterations at one temperature; improvements of the best and iterations that ran."""
         improvements, done = anneal(
             self.model, self.routes, self.work, self.edit, self.placing, self.state,
-            temperature, is_emptying, self.moves, self.is_cyclic, iterations,
+            temperature, is_emptying, self.moves or None, self.is_cyclic or None, iterations,
         )  # fmt: skip
         return int(improvements), int(done)
 
