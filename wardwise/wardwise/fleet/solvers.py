@@ -203,7 +203,8 @@ def warm_up(method: str = "ruin", *, local_search: bool = False, shake: str = SH
     """
     if method == "vns":
         tiny = _tiny(Battery(capacity_wh=9.0, wh_per_m=1.0))
-        vns(tiny, max_iterations=12, time_limit=60.0, local_search=local_search, shake=shake)
+        moves = ALL if local_search else NONE
+        vns(tiny, max_iterations=12, time_limit=60.0, local_search=moves, shake=shake)
         return
     for objective in (Objective.HIERARCHICAL, Objective.COST):
         watch = Watch(time_limit=60.0, max_iterations=12, on_improvement=lambda *_: None)
