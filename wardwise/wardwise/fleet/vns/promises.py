@@ -77,6 +77,7 @@ class Judge:
         self.is_idle = is_certain or self._num > MOST_SCENARIOS
         if not self.is_idle:
             self._most_z = self._alone()
+            np.minimum(model.z, self._most_z, out=model.z)
 
     def accepts(self, plan: Plan) -> bool:
         """Whether a plan keeps the promise on the days of the judge; the model learns from it."""
