@@ -26,9 +26,12 @@ import json
 import os
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from robust.rows import row
 
 from wardwise.fleet.check import check
 from wardwise.fleet.search.packed import Objective
@@ -43,13 +46,13 @@ from wardwise.io import read_evrptw
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from robust.rows import Row
+
     from wardwise.fleet.problem import Instance
 
 ELECTRIC = ("c101", "r105", "rc101", "c205", "r205", "rc205")
 ITERATIONS = 3000
 DEFAULT = "strings_reduced"
-
-Row = dict[str, Any]
 
 
 class Variant(NamedTuple):
@@ -73,7 +76,8 @@ def main() -> int:
         print("set WARDWISE_DATA to the folder of routing instances", file=sys.stderr)
         return 2
     options = parse()
-    warm_up("vns")
+    for local_search, shake in product((False, True), SHAKES):
+        warm_up("vns", local_search=local_search, shake=shake)
     for measured in rows(days(Path(data), options.instances), options.seeds, options.seconds):
         found = {"system": "stochastic", "seed": options.seeds[0], **measured}
         print(json.dumps(found), flush=True)
@@ -147,9 +151,9 @@ def compared(equal: str, results: Mapping[str, Sequence[Result]]) -> Iterator[Ro
         more = sum(a.robots - b.robots for a, b in pairs)
         ratio = mean(a.metres / b.metres for a, b in pairs)
         detail = {"robots_more": more, "plans": len(pairs), "equal": equal}
-        yield row(f"neighbourhoods_{name}_equal_{equal}_metres", ratio, "x", detail)
+        yield row(f"neighbourhoods_{name}_equal_{equal}_metres", ratio, "x", detail=detail)
     faults = sum(not each.is_sound for found in results.values() for each in found)
-    yield {**row(f"neighbourhoods_equal_{equal}_unsound", faults, ""), "goal": ("==", 0)}
+    yield row(f"neighbourhoods_equal_{equal}_unsound", faults, "", ("==", 0))
 
 
 def reload_rows(
@@ -163,7 +167,7 @@ def reload_rows(
         found = [plan(day, default, seed, limit) for seed in seeds]
         detail = {"robots": mean(each.robots for each in found)}
         metres = mean(each.metres for each in found)
-        yield row(f"neighbourhoods_{name}_charging_at_depot_metres", metres, "m", detail)
+        yield row(f"neighbourhoods_{name}_charging_at_depot_metres", metres, "m", detail=detail)
 
 
 def matching_rows(instance: Instance) -> Iterator[Row]:
@@ -173,11 +177,6 @@ def matching_rows(instance: Instance) -> Iterator[Row]:
     yield row("neighbourhoods_first_robots", len(search.used()), "robots")
     search.reassign()
     yield row("neighbourhoods_first_robots_matched", len(search.used()), "robots")
-
-
-def row(name: str, value: float, unit: str, detail: Mapping[str, object] | None = None) -> Row:
-    """One measurement."""
-    return {"name": name, "value": value, "unit": unit, "goal": None, "detail": detail or {}}
 
 
 if __name__ == "__main__":

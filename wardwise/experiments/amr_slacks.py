@@ -26,7 +26,9 @@ import multiprocessing
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from robust.rows import row
 
 from wardwise.fleet.dispatch import Policy, Slacks, Status, warm_up
 from wardwise.fleet.randomness import Promise, Randomness, Spread
@@ -37,6 +39,8 @@ from wardwise.generate import generate_hospital
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from robust.rows import Row
 
     from wardwise.fleet.plan import Plan
     from wardwise.fleet.problem import Instance
@@ -63,8 +67,6 @@ CROWDS: Mapping[str, tuple[Randomness, Disturbances]] = {
         Disturbances(travel_cv=None, service_cv=0.2, uses_elevators=True),
     ),
 }
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,17 +216,6 @@ def _summed(tables: Sequence[Table], crowd: str, share: float) -> dict[int, Coun
         num_robots: sum((table[crowd, num_robots, share] for table in tables), Count())
         for num_robots in FLEETS
     }
-
-
-def row(
-    name: str,
-    value: float,
-    unit: str,
-    goal: tuple[str, float] | None = None,
-    detail: Mapping[str, object] | None = None,
-) -> Row:
-    """One measurement."""
-    return {"name": name, "value": value, "unit": unit, "goal": goal, "detail": detail or {}}
 
 
 if __name__ == "__main__":
