@@ -19,6 +19,8 @@ PACKAGES = {
         "weightwise",
         "weightwise.numerics",
         "weightwise.laws",
+        "weightwise.distributed",
+        "weightwise.fp8",
         "weightwise.lm",
         "weightwise.optim",
         "weightwise.train",
@@ -63,19 +65,14 @@ def test_every_command_and_option_is_documented(library):
 
 @pytest.mark.slow  # each compiles what it uses
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_prints_what_the_docs_show(path):
-    """The output stored beside each example script is what it prints today."""
-    run = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True)
+def test_example_prints_and_draws_what_the_docs_show(path, tmp_path):
+    """The output and the drawings stored beside each example script are what it makes today."""
+    run = subprocess.run([sys.executable, path, tmp_path], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
     assert run.stdout == path.with_suffix(".txt").read_text(encoding="utf-8")
-
-
-@pytest.mark.slow
-def test_figures_of_the_pharmacy_are_current(tmp_path):
-    """The drawings of the tutorial are those that its commands make."""
-    script = ROOT / "docs" / "examples" / "wardwise_pharmacy.py"
-    subprocess.run([sys.executable, script, tmp_path], capture_output=True, check=True)
+    library, _, name = path.stem.partition("_")
     drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
-    kept = (ROOT / "docs" / "wardwise").glob("pharmacy-*.svg")
+    kept = (ROOT / "docs" / library).glob(f"{name}-*.svg")
     assert drawn == {path.name: path.read_bytes() for path in kept}
 
 

@@ -35,6 +35,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "weightwise": (
         ("numerics",),
         ("laws", "optim", "distributed"),
+        ("fp8",),
         ("lm", "vision", "clip", "distill"),
         ("train",),
         ("recipes", "report", "serve"),

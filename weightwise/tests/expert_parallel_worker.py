@@ -1,4 +1,4 @@
-"""Small runs with experts, looked at closely; `test_expert_parallel.py` starts it, by torchrun too.
+"""Small runs with experts, looked at closely; started by `test_expert_parallel.py`.
 
 Arguments: file to write, folder of prepared data, recipes. What is written holds, by the name of
 the recipe, losses, norms, gradients of the first step and all routing decisions.

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,7 @@ from weightwise.lm import MoEConfig
 from weightwise.recipes import tiny
 from weightwise.train import read_metrics, to_toml, train
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+IN_TWO = (str(Path(__file__).with_name("launch.py")), "2")
 STEPS = 6
 
 
@@ -36,7 +37,7 @@ def run_of_two(recipe, run_dir, folder):
     """Train in two processes."""
     path = folder / f"{run_dir.name}.toml"
     path.write_text(to_toml(recipe), encoding="utf-8")
-    words = [sys.executable, *TORCHRUN, "-m", "weightwise", "train", str(path), "--out", run_dir]
+    words = [sys.executable, *IN_TWO, "-m", "weightwise", "train", str(path), "--out", run_dir]
     environment = {**os.environ, "WEIGHTWISE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from weightwise.lm.moe import MixtureOfExperts
 from weightwise.recipes import tiny
 from weightwise.train import read_metrics, to_toml, train
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+IN_TWO = (str(Path(__file__).with_name("launch.py")), "2")
 
 
 def recipe_of(micro_batch_size, balance_over):
@@ -49,7 +50,7 @@ def test_two_processes_balance_the_batch_of_one(tmp_path) -> None:
         path.write_text(to_toml(recipe_of(half, rule)), encoding="utf-8")
         words = ("-m", "weightwise", "train", str(path), "--out", str(tmp_path / f"two-{rule}"))
         done = subprocess.run(
-            [sys.executable, *TORCHRUN, *words],
+            [sys.executable, *IN_TWO, *words],
             env={**os.environ, "WEIGHTWISE_CACHE": str(tmp_path / "cache")},
             capture_output=True, text=True, timeout=200,
         )  # fmt: skip

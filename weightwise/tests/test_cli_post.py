@@ -1,4 +1,4 @@
-"""`weightwise sft` and `weightwise dpo` as a user calls them, alone, killed, and with torchrun."""
+"""`weightwise sft` and `weightwise dpo` as a user calls them: alone, killed, in two processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ FAST = (
     "train.seq_length=48", "train.batch_size=4", "train.micro_batch_size=2", "train.log_every=1",
     "train.eval_every=2", "train.save_every=2", "schedule.peak_lr=1e-2", "data.valid_fraction=0.2",
 )  # fmt: skip
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+IN_TWO = (str(Path(__file__).with_name("launch.py")), "2")
 
 
 def write_rows(path, rows):
@@ -177,7 +178,7 @@ def test_two_processes_make_the_steps_of_one(tmp_path, chat_model, data, name):
     """Dropout, packing and own answers are those of the micro-batch, not of the process."""
     file, *_ = COMMANDS[name]
     changes = ("train.steps=6", *(COMMANDS[name][2:]))
-    for out, launcher in (("one", ()), ("two", TORCHRUN)):
+    for out, launcher in (("one", ()), ("two", IN_TWO)):
         words = (
             *launcher, "-m", "weightwise", name, chat_model, data / file,
             "--out", tmp_path / out, "--set", *FAST, *changes,

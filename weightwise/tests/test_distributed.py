@@ -1,4 +1,4 @@
-"""Several processes under the real torchrun make the steps of one."""
+"""Several processes, under the real torchrun too, make the steps of one."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ from weightwise.train import load_model, read_metrics
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "resume.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+IN_TWO = (str(Path(__file__).with_name("launch.py")), "2")
 SETTINGS = ("train.log_every=1", "train.eval_every=4", "train.save_every=4")
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ def test_run_moves_between_one_process_ddp_and_fsdp(tmp_path):
     alone = run(tmp_path / "alone", cache, "train.steps=12")
     run(out, cache, "train.steps=4", "train.strategy=fsdp", launcher=TORCHRUN)
     run(out, cache, "train.steps=8")
-    moved = run(out, cache, "train.steps=12", "train.strategy=ddp", launcher=TORCHRUN)
+    moved = run(out, cache, "train.steps=12", "train.strategy=ddp", launcher=IN_TWO)
     assert moved == pytest.approx(alone, abs=1e-5)
     assert load_model(out)[2].train.steps == 12
 
@@ -52,7 +53,7 @@ def test_quantized_sharded_model_is_the_one_of_a_single_process(tmp_path):
         tmp_path / "cache",
         *settings,
         "train.strategy=fsdp",
-        launcher=TORCHRUN,
+        launcher=IN_TWO,
     )
     # A rounding difference may put a value on the other side of a step of the format.
     assert shared == pytest.approx(alone, abs=1e-3)

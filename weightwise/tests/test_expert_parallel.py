@@ -1,4 +1,4 @@
-"""Experts spread over processes: real ones under torchrun make the steps of a single one."""
+"""Experts spread over processes: real ones make the steps of a single one."""
 
 import os
 import signal
@@ -17,7 +17,8 @@ from weightwise.train import read_metrics, to_toml, train
 from weightwise.train.parallel import World, spread
 
 WORKER = Path(__file__).with_name("expert_parallel_worker.py")
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+LAUNCH = str(Path(__file__).with_name("launch.py"))
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4")
 CASES = {
     # Overflow at every layer, and draws that must not depend on the number of processes.
     "top1": {"keep_rule": "random"},
@@ -54,7 +55,7 @@ def environment(folder):
 
 def launch(num_processes, words, folder):
     """Run a script or module in so many processes, to its end."""
-    launcher = (*TORCHRUN, str(num_processes)) if num_processes > 1 else ()
+    launcher = (LAUNCH, str(num_processes)) if num_processes > 1 else ()
     done = subprocess.run(
         [sys.executable, *launcher, *map(str, words)],
         env=environment(folder),
@@ -137,7 +138,7 @@ def command(recipe, folder, run_dir):
 def kill_after(step, words, folder, run_dir):
     """Kill launcher and one of four workers once a step is logged; the others must end."""
     launcher = subprocess.Popen(
-        [sys.executable, *TORCHRUN, "4", *map(str, words)],
+        [sys.executable, *TORCHRUN, *map(str, words)],
         env=environment(folder),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from weightwise.train import read_metrics
 
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+IN_TWO = (str(Path(__file__).with_name("launch.py")), "2")
 ATTENTION = (
     '{kind="latent",num_heads=4,share_factor=2,latent_norm="layer",rope_key="layer",'
     "outer_scale=false,codes={bits=8}}"
@@ -34,9 +35,9 @@ def test_processes_make_the_steps_of_one(tmp_path):
     """Replicated and sharded weights, the latter with blocks that are computed twice."""
     alone = losses(tmp_path, "alone")
     assert len(alone) >= 4
-    ddp = losses(tmp_path, "ddp", launcher=TORCHRUN)
+    ddp = losses(tmp_path, "ddp", launcher=IN_TWO)
     sharded = ("train.strategy=fsdp", "train.recompute=true")
-    fsdp = losses(tmp_path, "fsdp", *sharded, launcher=TORCHRUN)
+    fsdp = losses(tmp_path, "fsdp", *sharded, launcher=IN_TWO)
     # Sums over processes run in another order, which may put a latent on another code.
     assert ddp == pytest.approx(alone, abs=1e-4)
     assert fsdp == pytest.approx(alone, abs=1e-4)

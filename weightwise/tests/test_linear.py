@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,9 +22,6 @@ from weightwise.numerics import (
     quantize_model,
     unquantize_model,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -292,11 +289,11 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Gradients of two data-parallel processes, DDP or FSDP2, are those of a single one."""
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    elastic = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    in_two = [str(Path(__file__).with_name("launch.py")), "2"]
     gradients = {}
     for strategy in ("single", "ddp", "fsdp"):
         result = tmp_path / f"{strategy}.pt"
-        launch = [sys.executable, *(elastic if strategy != "single" else [])]
+        launch = [sys.executable, *(in_two if strategy != "single" else [])]
         done = subprocess.run(
             [*launch, str(worker), strategy, str(result)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},

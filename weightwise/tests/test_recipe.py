@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from weightwise.lm import LanguageModel, num_parameters
 from weightwise.recipes import RECIPES, load_recipe, tiny
 from weightwise.train import FileSource, from_dict, read_recipe, to_dict, to_toml
-from weightwise.train.recipe import override, resume_conflict
+from weightwise.train.recipe import override
+from weightwise.train.recipe_conflicts import resume_conflict
 
 # Exact N of arXiv 2501.02423, Table 3.
 PUBLISHED_N = {

@@ -76,7 +76,10 @@ def _start(
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(folders.package.resolve())}
     return subprocess.Popen(
-        command, cwd=folders.examples, env=environment, stdout=subprocess.DEVNULL,
+        command,
+        cwd=folders.examples,
+        env=environment,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from weightwise.numerics.encoded import encode, unpack
 from weightwise.numerics.formats import parse
 from weightwise.numerics.quantize import round_to_format
-from weightwise.numerics.scaled_tensor import encode, unpack
 from weightwise.numerics.scaling import NAMED, RULES, ScaledFormat
 
 if TYPE_CHECKING:

@@ -40,6 +40,7 @@ from torch.nn import functional as F
 from weightwise.numerics.quantize import fake_quantize
 from weightwise.numerics.reference import Rounding  # noqa: TC001, pydantic needs it
 from weightwise.numerics.scaling import Granularity, ScaledFormat, Scaling, names_scales
+from weightwise.numerics.swap import skipping, swap_linears
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -300,8 +301,10 @@ def quantize_model(
     """
     if config.format is None:
         return []
-    is_skipped = skip if callable(skip) else lambda name: not set(skip).isdisjoint(name.split("."))
-    return _replace_linears(model, config, lambda name, _: not is_skipped(name))
+    is_skipped = skipping(skip)
+    return swap_linears(
+        model, KINDS, lambda name, _: not is_skipped(name), lambda one: _rebuild(one, config)
+    )
 
 
 def unquantize_model(model: nn.Module) -> list[str]:
@@ -311,29 +314,7 @@ def unquantize_model(model: nn.Module) -> list[str]:
     -------
     Dotted names of the layers swapped, in the order of ``model.named_modules()``.
     """
-    return _replace_linears(model, None, lambda _, linear: isinstance(linear, QuantizedLinear))
-
-
-def _replace_linears(
-    model: nn.Module,
-    config: PrecisionConfig | None,
-    is_selected: Callable[[str, nn.Linear], bool],
-) -> list[str]:
-    """Rebuild the selected layers in place; a layer under several names is rebuilt once."""
-    rebuilt: dict[nn.Module, nn.Linear] = {}
-    names = []
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        # Subclasses of other makers have a forward pass of their own: not ours to replace.
-        if not name or type(module) not in (nn.Linear, QuantizedLinear):
-            continue
-        assert isinstance(module, nn.Linear)
-        if is_selected(name, module):
-            if module not in rebuilt:
-                rebuilt[module] = _rebuild(module, config)
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, rebuilt[module])
-            names.append(name)
-    return names
+    return swap_linears(model, (QuantizedLinear,), lambda *_: True, lambda one: _rebuild(one, None))
 
 
 def _rebuild(linear: nn.Linear, config: PrecisionConfig | None) -> nn.Linear:
@@ -341,4 +322,7 @@ def _rebuild(linear: nn.Linear, config: PrecisionConfig | None) -> nn.Linear:
     shape = (linear.in_features, linear.out_features, linear.bias is not None, "meta")
     new = nn.Linear(*shape) if config is None else QuantizedLinear(*shape, precision=config)
     new.weight, new.bias = linear.weight, linear.bias
-    return new.train(linear.training)
+    return new
+
+
+KINDS = (nn.Linear, QuantizedLinear)

@@ -22,7 +22,7 @@ import numpy as np
 from weightwise.optim import fit_noise, gradient_noise_batch, highest_rate
 from weightwise.optim.noise import BANDWIDTH, smooth_curve, steps_to_loss
 from weightwise.train import read_metrics, read_recipe, to_dict
-from weightwise.train.recipe import difference
+from weightwise.train.recipe_conflicts import difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -31,7 +31,8 @@ from weightwise.sweep.work import Task
 from weightwise.train import default_cache_dir, from_dict, to_dict
 from weightwise.train.checkpoint import list_checkpoints
 from weightwise.train.interrupt import StopRequest
-from weightwise.train.recipe import FREE_ON_RESUME, difference, read_recipe
+from weightwise.train.recipe import read_recipe
+from weightwise.train.recipe_conflicts import FREE_ON_RESUME, difference
 from weightwise.train.start import prepare_data
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from weightwise.train.files import write_text
 from weightwise.train.interrupt import StopRequest
 from weightwise.train.log import RunLog
 from weightwise.train.parallel import open_world
-from weightwise.train.recipe import Recipe, read_recipe, resume_conflict, to_toml
+from weightwise.train.recipe import Recipe, read_recipe, to_toml
+from weightwise.train.recipe_conflicts import resume_conflict
 from weightwise.train.samples import PreparedSamples
 from weightwise.train.start import prepare_data
 from weightwise.train.trainer import Trainer
@@ -219,6 +220,7 @@ class _Run:
                     "tokens_per_s": round(tokens / self._unlogged_s, 1),
                     **{f"train_{name}": mean for name, mean in gradient.measures.items()},
                     **gradient.routing,
+                    **({"skipped_steps": self._trainer.num_skipped} if self._config.fp8 else {}),
                 }
             )
             self._unlogged_steps, self._unlogged_s = 0, 0.0

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from weightwise.fp8.checkpoint import live_state, settle
+from weightwise.optim import AdamW8
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -38,7 +41,7 @@ def save_optimizer(
     from torch.distributed.checkpoint.state_dict_saver import save  # takes a second to import
 
     with _single_process_is_fine():
-        save(_by_name(model, optimizer), checkpoint_id=folder, no_dist=num_processes == 1)
+        save(_state_of(model, optimizer), checkpoint_id=folder, no_dist=num_processes == 1)
 
 
 def load_optimizer(
@@ -64,7 +67,16 @@ def load_optimizer(
     from torch.distributed.checkpoint.state_dict_loader import load
 
     with _single_process_is_fine():
-        load(_by_name(model, optimizer), checkpoint_id=folder, no_dist=num_processes == 1)
+        load(_state_of(model, optimizer), checkpoint_id=folder, no_dist=num_processes == 1)
+    if isinstance(optimizer, AdamW8):
+        settle(optimizer)
+
+
+def _state_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Tensors to write or to read into, by name of the parameter."""
+    if isinstance(optimizer, AdamW8):
+        return live_state(model, optimizer)
+    return _by_name(model, optimizer)
 
 
 def _by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from weightwise.lm.experts import Experts
 from weightwise.lm.spread import is_fully_sharded, is_spread
+from weightwise.numerics import ScaledTensor
 from weightwise.optim.groups import by_mesh
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def whole_on_main(weight: Tensor) -> Tensor | None:
     Parameters
     ----------
     weight
-        Whole or sharded, without gradient.
+        Whole, sharded, or in few bits; without gradient.
 
     Returns
     -------
@@ -289,6 +290,8 @@ def whole_on_main(weight: Tensor) -> Tensor | None:
         The whole weight; ``None`` in all processes but the main one.
     """
     is_main = not dist.is_initialized() or dist.get_rank() == 0
+    if isinstance(weight, ScaledTensor):
+        return weight.decode().cpu() if is_main else None
     if not is_spread(weight) or weight.device_mesh.ndim == 1:
         whole = full(weight)
         return whole.cpu().contiguous() if is_main else None

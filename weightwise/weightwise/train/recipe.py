@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from weightwise.fp8.config import Fp8Training, Level  # noqa: TC001, pydantic needs them
 from weightwise.lm import LatentConfig, ModelConfig, MoEConfig, layer_groups
 from weightwise.numerics import PrecisionConfig
 from weightwise.optim import OptimizerConfig, ScheduleConfig
@@ -23,29 +24,10 @@ from weightwise.train.recipe_errors import explain
 from weightwise.train.toml_text import toml_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 STRICT = ConfigDict(extra="forbid")
-
-# Fields that may differ between a run and its continuation: they change what is written and
-# when, or how the work is shared out, and not what is computed (sums over processes differ in
-# rounding only). Everything else must be the same.
-FREE_ON_RESUME = frozenset(
-    {
-        "name",
-        "train.steps",  # with conditions, see `resume_conflict`
-        "train.eval_every",
-        "train.eval_batches",
-        "train.save_every",
-        "train.keep_checkpoints",
-        "train.log_every",
-        "train.tensorboard",
-        "train.strategy",
-        "train.expert_parallel",
-        "train.recompute",
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -83,6 +65,9 @@ class TrainConfig:
     expert_parallel
         Processes over which the specialised experts of a layer are spread, at least 1; divides
         the number of processes and that of experts.
+    fp8
+        Train linear layers in 8 bits: ``"O1"``, ``"O2"`` or ``"O3"``, see `weightwise.fp8.prepare`,
+        or a table with ``level`` and what differs from it. ``None`` does not.
     recompute
         Compute the activations of blocks again in the backward pass instead of keeping them.
     tensorboard
@@ -102,6 +87,7 @@ class TrainConfig:
     log_every: int = Field(default=10, ge=1)
     strategy: Literal["ddp", "fsdp"] = "ddp"
     expert_parallel: int = Field(default=1, ge=1)
+    fp8: Level | Fp8Training | None = None
     recompute: bool = False
     tensorboard: bool = False
 
@@ -158,6 +144,22 @@ class Recipe:
         return self
 
     @model_validator(mode="after")
+    def _check_fp8(self) -> Self:
+        train = self.train
+        if train.fp8 is None:
+            return self
+        others = {
+            "train.strategy": (train.strategy, "ddp"),
+            "train.expert_parallel": (train.expert_parallel, 1),
+            "precision.format": (self.precision.format, None),
+            "optimizer.average_decay": (self.optimizer.average_decay, None),
+        }
+        for name, (value, expected) in others.items():
+            if value != expected:
+                raise ValueError(f"{name}: expected {expected} with train.fp8, got {value}")
+        return self
+
+    @model_validator(mode="after")
     def _check_start(self) -> Self:
         data = self.data
         if isinstance(data, DataConfig):
@@ -184,7 +186,7 @@ class Recipe:
 
     @model_validator(mode="after")
     def _check_shared_weights(self) -> Self:
-        shares = any(one.share_up and size > 1 for one, size in _latents(self.model))
+        shares = any(one.share_up and size > 1 for one, size in latents(self.model))
         if shares and self.train.strategy == "fsdp":
             raise ValueError(
                 "train.strategy: expected ddp with model.attention.share_up: a block's weights "
@@ -307,74 +309,7 @@ def override(table: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def resume_conflict(saved: Recipe, wanted: Recipe, step: int) -> str | None:
-    """Say why a run cannot go on with another recipe.
-
-    ``train.steps`` may change if no step already made would have had another learning rate: the
-    schedule is constant or sets ``decay_steps``. No step may have seen latents in another way
-    either, see ``quantize_from``. It may not drop below the steps already made.
-
-    Parameters
-    ----------
-    saved
-        Recipe of the checkpoint.
-    wanted
-        Recipe to continue with.
-    step
-        Step of the checkpoint.
-
-    Returns
-    -------
-    str or None
-        Field, old and new value; ``None`` if the run can go on.
-    """
-    conflict = difference(to_dict(saved), to_dict(wanted), free=FREE_ON_RESUME)
-    if conflict:
-        return conflict
-    steps = wanted.train.steps
-    is_fixed = wanted.schedule.kind == "constant" or wanted.schedule.decay_steps is not None
-    is_fixed &= not any(0.0 < one.quantize_from < 1.0 for one, _ in _latents(wanted.model))
-    if steps != saved.train.steps and not is_fixed:
-        return (
-            f"train.steps: expected {saved.train.steps} as in the run so far, got {steps}; it "
-            "may change only with schedule.decay_steps set or a constant schedule, and without "
-            "quantize_from between 0 and 1"
-        )
-    if steps < step:
-        return f"train.steps: expected at least {step}, the steps already made, got {steps}"
-    return None
-
-
-def difference(
-    saved: dict[str, Any],
-    wanted: dict[str, Any],
-    free: Collection[str],
-    where: str = "the run so far",
-) -> str | None:
-    """Name the first setting that two recipes do not share.
-
-    Parameters
-    ----------
-    saved, wanted
-        Recipes as nested dicts, see `to_dict`.
-    free
-        Dotted fields that may differ.
-    where
-        What the saved recipe belongs to, for the message.
-
-    Returns
-    -------
-    str or None
-        Field, old and new value; ``None`` if there is no such setting.
-    """
-    old, new = _flatten(saved), _flatten(wanted)
-    for key in sorted(old.keys() | new.keys()):
-        if key not in free and old.get(key) != new.get(key):
-            return f"{key}: expected {old.get(key)!r} as in {where}, got {new.get(key)!r}"
-    return None
-
-
-def _latents(model: ModelConfig) -> list[tuple[LatentConfig, int]]:
+def latents(model: ModelConfig) -> list[tuple[LatentConfig, int]]:
     """Settings and layers of all groups that keep latents."""
     groups = [(group.attention, group.num_layers) for group in layer_groups(model)]
     return [(one, size) for one, size in groups if isinstance(one, LatentConfig)]
@@ -385,13 +320,3 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
-
-
-def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from weightwise.train.checkpoint import MODEL_FILES, find_checkpoint, read_state, verify
 from weightwise.train.data import DataConfig, PreparedData, prepare
 from weightwise.train.post_config import ChatConfig
-from weightwise.train.recipe import Recipe, difference, read_recipe, to_dict
+from weightwise.train.recipe import Recipe, read_recipe, to_dict
+from weightwise.train.recipe_conflicts import difference
 from weightwise.train.samples import PreparedSamples, prepare_samples
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from weightwise.fp8 import clip_grad_norm_, gradient_statistics, prepare
 from weightwise.lm import LanguageModel, MoEConfig
 from weightwise.numerics import quantize_model
-from weightwise.optim import learning_rate, make_optimizer
+from weightwise.optim import AdamW8, learning_rate, make_optimizer
 from weightwise.optim.averaging import averaged, swap_average
 from weightwise.train.batches import evaluation_windows
 from weightwise.train.checkpoint import load_weights
@@ -30,10 +31,12 @@ from weightwise.train.parallel import clip_gradients, gradient_sync, reshard, sp
 from weightwise.train.start import starting_checkpoint
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from weightwise.distributed import Fp8Gradients
     from weightwise.train.checkpoint import CheckpointFolder, RunState
     from weightwise.train.parallel import World
     from weightwise.train.recipe import Recipe, TrainConfig
@@ -54,6 +57,7 @@ class Gradient:
         Other means over the batch, see `weightwise.train.examples.Examples`.
     routing
         See `weightwise.lm.LanguageModel.routing_statistics`; of this process's last micro-batch.
+        With 8-bit gradients also what `weightwise.fp8.gradient_statistics` says.
     """
 
     loss: float
@@ -105,8 +109,11 @@ class Trainer:
             load_weights(self.model, start)
         quantize_model(self.model, recipe.precision)
         self.model.recompute_activations(config.recompute)
-        self._module = spread(self.model, config.strategy, config.expert_parallel, world)
-        self._optimizer = make_optimizer(recipe.optimizer, self.model, expert_lr(recipe))
+        self._module = self._spread(config)
+        optimizer = make_optimizer(recipe.optimizer, self.model, expert_lr(recipe))
+        self._optimizer: torch.optim.AdamW | AdamW8 = optimizer
+        if config.fp8 is not None:
+            _, self._optimizer = prepare(self.model, optimizer, config.fp8)
         if checkpoint is not None:
             load_optimizer(checkpoint / "optimizer", self.model, self._optimizer, world.size)
             # Where averages are kept, a checkpoint has them in the place of the weights.
@@ -114,6 +121,12 @@ class Trainer:
         self._score = score_with(self._module, config.dtype)
         self._train, self._valid = make_examples(recipe, data, self.model, self._optimizer, world)
         self._order = make_order(recipe, self._train)
+
+    def _spread(self, config: TrainConfig) -> nn.Module:
+        """What to call in training; 8-bit models average their gradients by themselves."""
+        if config.fp8 is None:
+            return spread(self.model, config.strategy, config.expert_parallel, self._world)
+        return self.model.to(self._world.device)
 
     def gradient(self, step: int) -> Gradient:
         """Compute the clipped gradient of a step's batch; steps count from 1."""
@@ -124,18 +137,37 @@ class Trainer:
         for number, index_M in enumerate(rounds):
             self._seed_draws(step, number)
             share = self._train.weight(index_M) / self._train.weight(index_B) * self._world.size
-            with gradient_sync(self._module, is_last=number == len(rounds) - 1):
+            with self._sync(is_last=number == len(rounds) - 1):
                 means = self._train.measure(self._score, index_M)
                 loss = means["loss"] * share
                 auxiliary = self.model.auxiliary_loss(is_first=number == 0) / len(rounds)
                 (loss + auxiliary).backward()
             _add(totals, means, share)
         measures = self._over_processes(totals, self._world.size)
-        norm = clip_gradients(self.model, self._recipe.train.grad_clip)
+        norm = self._clip(self._recipe.train.grad_clip)
         routing = self.model.routing_statistics()
+        if self._recipe.train.fp8 is not None and step % self._recipe.train.log_every == 0:
+            routing |= gradient_statistics(self.model.parameters())
         return Gradient(
             loss=measures.pop("loss"), norm=norm.item(), measures=measures, routing=routing
         )
+
+    def _sync(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Average gradients over processes after the last micro-batch of a step only."""
+        if isinstance(self._optimizer, AdamW8):
+            gradients: Fp8Gradients = self._optimizer.fp8_gradients
+            return gradients.sync(is_last=is_last)
+        return gradient_sync(self._module, is_last=is_last)
+
+    def _clip(self, max_norm: float) -> Tensor:
+        if isinstance(self._optimizer, AdamW8):
+            return clip_grad_norm_(self.model, self._optimizer, max_norm)
+        return clip_gradients(self.model, max_norm)
+
+    @property
+    def num_skipped(self) -> int:
+        """Steps that were not made because a gradient in 8 bits was not finite."""
+        return getattr(self._optimizer, "num_skipped", 0)
 
     def move(self, step: int) -> float:
         """Let the optimizer make a step with the gradient at hand; returns the learning rate."""

@@ -19,15 +19,16 @@ I32, F32 = ir.IntType(32), ir.FloatType()
 MAGNITUDE, EXPONENT, SIGN, QUIET = 0x7FFFFFFF, 0x7F800000, -0x80000000, 0x400000
 
 
-def _like(lanes: int | None, element: ir.Type) -> ir.Type:
+def like(lanes: int | None, element: ir.Type) -> ir.Type:
+    """An element, or a vector of so many."""
     return element if lanes is None else ir.VectorType(element, lanes)
 
 
 def _constant(lanes: int | None, value: int) -> ir.Constant:
-    return ir.Constant(_like(lanes, I32), value if lanes is None else [value] * lanes)
+    return ir.Constant(like(lanes, I32), value if lanes is None else [value] * lanes)
 
 
-def _splat(b: ir.IRBuilder, lanes: int | None, value: ir.Value) -> ir.Value:
+def splat(b: ir.IRBuilder, lanes: int | None, value: ir.Value) -> ir.Value:
     """A scalar in all lanes."""
     if lanes is None:
         return value
@@ -39,7 +40,7 @@ def _splat(b: ir.IRBuilder, lanes: int | None, value: ir.Value) -> ir.Value:
 
 
 def _bits(b: ir.IRBuilder, lanes: int | None, x: ir.Value, mask: int) -> ir.Value:
-    return b.and_(b.bitcast(x, _like(lanes, I32)), _constant(lanes, mask))
+    return b.and_(b.bitcast(x, like(lanes, I32)), _constant(lanes, mask))
 
 
 def _larger(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -48,8 +49,8 @@ def _larger(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 
 def _round(b: ir.IRBuilder, lanes: int | None, x: ir.Value, args: list[ir.Value]) -> ir.Value:
     """Value of the format nearest to |x * up|, ties to even (see the reference)."""
-    up, limit, e_min_bits, shift = (_splat(b, lanes, value) for value in args)
-    floats, integers = _like(lanes, F32), _like(lanes, I32)
+    up, limit, e_min_bits, shift = (splat(b, lanes, value) for value in args)
+    floats, integers = like(lanes, F32), like(lanes, I32)
     magnitude = b.bitcast(_bits(b, lanes, b.fmul(x, up), MAGNITUDE), floats)
     magnitude = b.select(b.fcmp_ordered("<", magnitude, limit), magnitude, limit)
     power = _larger(b, _bits(b, lanes, magnitude, EXPONENT), e_min_bits)
@@ -64,7 +65,7 @@ def _round(b: ir.IRBuilder, lanes: int | None, x: ir.Value, args: list[ir.Value]
 def _signed(b: ir.IRBuilder, lanes: int | None, magnitude: ir.Value, x: ir.Value) -> ir.Value:
     """The magnitude with the sign of x."""
     bits = b.or_(_bits(b, lanes, magnitude, MAGNITUDE), _bits(b, lanes, x, SIGN))
-    return b.bitcast(bits, _like(lanes, F32))
+    return b.bitcast(bits, like(lanes, F32))
 
 
 @intrinsic
@@ -197,9 +198,9 @@ def round_block(
         block = _load(b, _address(context, b, x_type, [args[0], args[2]], size))
         rounded = _round(b, size, block, [args[4], *args[8:]])
         if divides:
-            rounded = b.fdiv(rounded, _splat(b, size, args[4]))
+            rounded = b.fdiv(rounded, splat(b, size, args[4]))
         else:
-            rounded = b.fmul(rounded, _splat(b, size, args[5]))
+            rounded = b.fmul(rounded, splat(b, size, args[5]))
         address = _address(context, b, out_type, [args[1], args[2]], size)
         store = b.store(_signed(b, size, rounded, block), address, align=64 if is_streamed else 4)
         if is_streamed:

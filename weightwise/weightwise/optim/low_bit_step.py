@@ -1,0 +1,294 @@
+"""A step of Adam over weights, gradients and moments that may all be kept in few bits.
+
+New moments need their scale before they are written. Two ways to know it:
+
+``"bound"``  one pass. With the largest magnitudes a of the stored moments and of the gradient,
+             |m'| <= b1 a_m + (1 - b1) a_g and v' <= b2 a_v + (1 - b2) a_g^2. A power of two that
+             holds the bound never overflows and costs at most one binade of range.
+``"exact"``  two passes, as in the paper's code (arXiv 2310.18313, appendix A): the first finds the
+             largest magnitudes of what the second writes.
+
+A weight of few bits is its own master (levels O1 and O2). How far Adam moves it has no useful
+bound, so its scale is a guess that is put right where it fails.
+
+On CPUs a compiled loop takes each tensor through memory once; elsewhere, and as the reference,
+torch's operations do the same arithmetic in the same order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weightwise.numerics.kernels.numbers import STORED, Numbers
+from weightwise.numerics.scaled_tensor import ScaledTensor, amax_of
+from weightwise.numerics.stored import LARGEST, UNSCALED, power_of_two_scale, quantize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ScaleRule = Literal["bound", "exact"]
+# Largest relative error of rounding a normal number: what is stored may exceed its amax by it.
+ROUNDING = {torch.float8_e4m3fn: 2.0**-4, torch.float8_e5m2: 2.0**-3, torch.float16: 2.0**-11}
+# Learning rates by which a weight may grow in one step before its scale is put right.
+USUAL_CHANGE = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of a parameter group.
+
+    Parameters
+    ----------
+    lr, beta1, beta2, eps, weight_decay
+        As in `torch.optim.AdamW`.
+    is_decoupled
+        Weight decay as in AdamW; otherwise as in Adam, added to the gradient.
+    is_corrected
+        Whether moments are corrected for their start at zero.
+    maximizes
+        Whether the gradient is climbed.
+    scale_rule
+        See the module's text.
+    """
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    is_decoupled: bool = True
+    is_corrected: bool = True
+    maximizes: bool = False
+    scale_rule: ScaleRule = "bound"
+
+
+class Slot(NamedTuple):
+    """A parameter with what belongs to it; all of one shape, plain or scaled.
+
+    Parameters
+    ----------
+    weight, gradient, first, second
+        The tensors; all but the gradient are changed.
+    step
+        Number of the step for this parameter, from 1.
+    gradient_amax
+        Largest magnitude of the gradient, float32 of shape ().
+    """
+
+    weight: Tensor
+    gradient: Tensor
+    first: Tensor
+    second: Tensor
+    step: int
+    gradient_amax: Tensor
+
+
+def step_all(slots: Sequence[Slot], settings: Settings) -> None:
+    """Move all parameters of a group, in place."""
+    if not slots:
+        return
+    on_cpu = [is_compiled(slot) for slot in slots]
+    if settings.scale_rule == "exact":
+        tops = [
+            _try_on_cpu(slot, settings) if fast else _try(slot, settings)
+            for slot, fast in zip(slots, on_cpu, strict=True)
+        ]
+        bounds = torch.stack(tops)
+    else:
+        bounds = bounds_of(slots, settings)
+    scales = _scales(slots, bounds)
+    rows = scales.tolist() if any(on_cpu) else []
+    for index, (slot, fast) in enumerate(zip(slots, on_cpu, strict=True)):
+        if fast:
+            _move_on_cpu(slot, settings, rows[index])
+        else:
+            _move(slot, settings, scales[index])
+
+
+def is_compiled(slot: Slot) -> bool:
+    """Whether the compiled loop takes these tensors."""
+    return all(
+        one.device.type == "cpu" and one.dtype in STORED and one.is_contiguous() and one.numel() > 0
+        for one in map(payload_of, slot[:4])
+    )
+
+
+def payload_of(x: Tensor) -> Tensor:
+    """What is stored of a tensor."""
+    return x.payload if isinstance(x, ScaledTensor) else x.detach()
+
+
+def scale_of(x: Tensor) -> Tensor:
+    """By what the stored values were multiplied."""
+    return x.scale if isinstance(x, ScaledTensor) else torch.ones((), device=x.device)
+
+
+def bounds_of(slots: Sequence[Slot], settings: Settings) -> Tensor:
+    """Bounds on new weights (a guess), first and second moments, float32 of shape (slots, 3)."""
+    gradient = torch.stack([slot.gradient_amax.float() * _excess(slot.gradient) for slot in slots])
+    weight = torch.stack([_amax_kept(slot.weight) for slot in slots])
+    first = torch.stack([_amax_kept(slot.first) for slot in slots])
+    second = torch.stack([_amax_kept(slot.second) for slot in slots])
+    if not settings.is_decoupled and settings.weight_decay:
+        gradient = gradient + settings.weight_decay * torch.stack(
+            [_amax_kept(s.weight) if _limit(s.weight) else amax_of(s.weight) for s in slots]
+        )
+    beta1, beta2 = settings.beta1, settings.beta2
+    change = USUAL_CHANGE * settings.lr
+    return torch.stack(
+        (
+            weight + change,
+            beta1 * first + (1 - beta1) * gradient,
+            beta2 * second + (1 - beta2) * gradient.square(),
+        ),
+        dim=1,
+    )
+
+
+def move(slot: Slot, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+    """New weight and moments in float32: the definition, which the compiled loop follows."""
+    numbers: Any = Numbers(*map(float, numbers_of(slot, settings)))  # type: ignore[arg-type]
+    stored = [payload_of(one).float() for one in slot[:4]]
+    gradient = stored[1] * numbers.gradient_down + numbers.pull * (stored[0] * numbers.weight_down)
+    first = stored[2] * numbers.keep_first + numbers.take_first * gradient
+    square = gradient * gradient
+    second = stored[3] * numbers.keep_second + numbers.take_second * square
+    # torch's own root of float32 is not always the nearest one on CPUs; by way of float64 it is.
+    root = second.double().sqrt().float() if second.device.type == "cpu" else second.sqrt()
+    change = numbers.step * first / (root + numbers.eps)
+    return stored[0] * numbers.shrink - change, first, second
+
+
+def numbers_of(slot: Slot, settings: Settings, scales: Sequence[float] = (1, 1, 1)) -> Numbers:
+    """Settings and scales as the compiled loop takes them.
+
+    Parameters
+    ----------
+    slot, settings
+        What is moved, and how.
+    scales
+        Scales of the new weight and moments.
+    """
+    s, step = settings, slot.step
+    rate_correction = 1 - s.beta1**step if s.is_corrected else 1.0
+    root_correction = sqrt(1 - s.beta2**step) if s.is_corrected else 1.0
+    sign = -1.0 if s.maximizes else 1.0
+    weight, gradient, first, second = (float(scale_of(one).reciprocal()) for one in slot[:4])
+    shrink = 1 - s.lr * s.weight_decay if s.is_decoupled else 1.0
+    return Numbers(*map(np.float32, (
+        weight, sign * gradient, s.beta1 * first, s.beta2 * second, scales[1], scales[2],
+        1 - s.beta1, 1 - s.beta2, s.lr * root_correction / rate_correction,
+        s.eps * root_correction, shrink * weight, 0.0 if s.is_decoupled else s.weight_decay,
+    )))  # fmt: skip
+
+
+def _amax_kept(x: Tensor) -> Tensor:
+    """Upper bound on the magnitudes that are stored; 0 for tensors that need no scale."""
+    if not isinstance(x, ScaledTensor) or x.payload.dtype in UNSCALED:
+        return torch.zeros((), device=x.device)
+    return x.amax * _excess(x)
+
+
+def _excess(x: Tensor) -> float:
+    """By what stored values may exceed the largest magnitude."""
+    return 1 + ROUNDING.get(x.payload.dtype, 0.0) if isinstance(x, ScaledTensor) else 1.0
+
+
+def _scales(slots: Sequence[Slot], bounds: Tensor) -> Tensor:
+    """Scales of new weights and moments, float32 of shape (slots, 3)."""
+    limit = torch.tensor(
+        [[_limit(one) for one in (s.weight, s.first, s.second)] for s in slots],
+        device=bounds.device,
+    )
+    scales = power_of_two_scale(bounds, limit.clamp(min=1.0))
+    return torch.where(limit > 0, scales, 1.0)
+
+
+def _limit(x: Tensor) -> float:
+    """Largest value of what a tensor is stored in; 0 where no scale is needed."""
+    return LARGEST.get(x.payload.dtype, 0.0) if isinstance(x, ScaledTensor) else 0.0
+
+
+def _try(slot: Slot, settings: Settings) -> Tensor:
+    """Largest magnitudes of new weight and moments."""
+    return torch.stack([amax_of(one) for one in move(slot, settings)])
+
+
+def _move(slot: Slot, settings: Settings, scales: Tensor) -> None:
+    """Move one parameter by torch's operations."""
+    targets = (slot.weight, slot.first, slot.second)
+    for target, value, scale in zip(targets, move(slot, settings), scales, strict=True):
+        if not isinstance(target, ScaledTensor):
+            target.detach().copy_(value)
+            continue
+        amax = amax_of(value)
+        if target is slot.weight and target.payload.dtype in LARGEST:
+            limit = LARGEST[target.payload.dtype]
+            scale = torch.minimum(scale, power_of_two_scale(amax, limit, scale))
+        target.payload.copy_(quantize(value, target.payload.dtype, scale))
+        target.scale.copy_(scale)
+        target.amax.copy_(amax)
+
+
+def _run(
+    slot: Slot, settings: Settings, scales: Sequence[float], *, writes: bool
+) -> tuple[list[float], float]:
+    """Send a tensor through the compiled loop.
+
+    Returns
+    -------
+    Largest magnitudes of new weight and moments, and the weight's scale.
+    """
+    # Loaded where it is needed: the compiler takes a second.
+    from weightwise.numerics.kernels import adam, casts
+    from weightwise.numerics.kernels.cpu import shared
+    from weightwise.numerics.kernels.storage import cast_line, memory_of
+
+    payloads = [payload_of(one) for one in slot[:4]]
+    arrays = [memory_of(one) for one in payloads]
+    size = payloads[0].numel()
+    part = casts.part_size(size)
+    starts = range(0, size, part)
+    numbers = numbers_of(slot, settings, scales)
+    largest = np.float32(np.inf)
+    if writes and isinstance(slot.weight, ScaledTensor):
+        largest = np.float32(LARGEST.get(payloads[0].dtype, np.inf))
+    tops = np.zeros((len(starts), 4), np.int32)
+    ups = np.full(len(starts), scales[0], np.float32)
+
+    def work(start: int) -> int:
+        place = start // part
+        pieces = [array[start : start + part] for array in arrays]
+        if writes:
+            ups[place] = adam.move_part(*pieces, numbers, ups[place], largest, tops[place])
+        else:
+            adam.try_part(*pieces, numbers, tops[place])
+        return 0
+
+    shared(work, starts, size)
+    least = ups.min()
+    for place in np.flatnonzero(ups != least):
+        piece = arrays[0][place * part : (place + 1) * part]
+        cast_line(piece, piece, np.float32(least / ups[place]))
+    return tops[:, :3].max(0).view(np.float32).tolist(), float(least)
+
+
+def _try_on_cpu(slot: Slot, settings: Settings) -> Tensor:
+    return torch.tensor(_run(slot, settings, (1.0, 1.0, 1.0), writes=False)[0])
+
+
+def _move_on_cpu(slot: Slot, settings: Settings, scales: Sequence[float]) -> None:
+    """Move one parameter by the compiled loop."""
+    amaxes, weight_scale = _run(slot, settings, scales, writes=True)
+    targets = (slot.weight, slot.first, slot.second)
+    new_scales = (weight_scale, *scales[1:])
+    for target, amax, scale in zip(targets, amaxes, new_scales, strict=True):
+        if isinstance(target, ScaledTensor):
+            target.scale.fill_(scale)
+            target.amax.fill_(amax)
