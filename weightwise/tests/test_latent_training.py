@@ -22,7 +22,7 @@ from weightwise.lm.latent.codes import encode
 from weightwise.recipes import tiny
 from weightwise.recipes.long_context import long_context
 from weightwise.train import load_model, read_metrics, train
-from weightwise.train.recipe import resume_conflict
+from weightwise.train.recipe_conflicts import resume_conflict
 from weightwise.train.start import starting_checkpoint
 
 NUM_TOKENS = 40
