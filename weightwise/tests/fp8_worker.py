@@ -1,6 +1,7 @@
 """What processes of an 8-bit run find, for `test_fp8_processes.py`. Argument: file to write."""
 
 import sys
+from contextlib import suppress
 
 import torch
 import torch.distributed as dist
@@ -32,6 +33,7 @@ def main():
         "sums": sums(rank, size),
         "gradients": gradients(rank, size),
         "not finite": not_finite(rank),
+        "after an error": after_an_error(rank, size),
         "hook": hook(rank, size),
         "tensor parallel": tensor_parallel(rank),
         "levels": {level: losses(level, rank, size) for level in ("O1", "O2", "O3")},
@@ -114,6 +116,30 @@ def not_finite(rank):
     (parameter * factor).sum().backward()
     watched.close()
     return [one.item() for one in gathered(parameter.grad.amax)]
+
+
+def after_an_error(rank, size):
+    """Largest relative error of a mean after a backward pass that failed in all processes."""
+
+    class Failing(torch.autograd.Function):
+        @staticmethod
+        def forward(_ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(_ctx, _grad):
+            raise RuntimeError("on purpose")
+
+    last, first = nn.Parameter(torch.zeros(40)), nn.Parameter(torch.zeros(40))
+    watched = Fp8Gradients([first, last], bucket_bytes=1)
+    value = torch.full((40,), float(rank + 1))
+    with suppress(RuntimeError):
+        (Failing.apply(first) + last * value).sum().backward()
+    first.grad = last.grad = None
+    ((first + last) * value).sum().backward()
+    watched.close()
+    wanted = (size + 1) / 2
+    return max((one.grad.decode() / wanted - 1).abs().max().item() for one in (first, last))
 
 
 def hook(rank, size):

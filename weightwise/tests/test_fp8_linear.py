@@ -93,6 +93,13 @@ def test_delayed_scales_follow_the_window():
     assert torch.equal(copied.input_scaler.history, scaler.history)
 
 
+def test_evaluation_leaves_delayed_scales_alone():
+    """Inputs in evaluation mode are not remembered."""
+    layer = Fp8Linear(8, 8, config=Fp8Config(scaling="delayed", window=2)).eval()
+    layer(torch.full((3, 8), 100.0))
+    assert layer.input_scaler.history.tolist() == [0.0, 0.0]
+
+
 def test_layers_that_saw_nothing_keep_their_scales():
     """Two layers, one of them used: the other's count stays."""
     config = Fp8Config(scaling="delayed", window=2)

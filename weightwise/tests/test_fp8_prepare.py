@@ -12,7 +12,7 @@ BYTES = {"O1": 11, "O2": 6}
 
 
 def model_of():
-    """Two linear layers, one marked as the head."""
+    """Two linear layers."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(64, 128, bias=False), nn.GELU(), nn.Linear(128, 64, bias=False))
 
@@ -137,6 +137,16 @@ def test_heads_and_other_parameters_keep_float32():
     assert isinstance(model["a"], Fp8Linear)
     kinds = {name: isinstance(one, ScaledTensor) for name, one in model.named_parameters()}
     assert [name for name, scaled in kinds.items() if scaled] == ["a.weight"]
+
+
+@pytest.mark.parametrize("products", [True, False])
+def test_layers_that_ask_for_float32_keep_it(products):
+    """The mark counts whether products have 8 bits or not."""
+    model = model_of()
+    model[0].use_fp32_linear = True
+    optimizer = torch.optim.AdamW(model.parameters())
+    model, _ = prepare(model, optimizer, Fp8Training(products=products))
+    assert [isinstance(model[i].weight, ScaledTensor) for i in (0, 2)] == [False, True]
 
 
 def test_misuse_is_refused():

@@ -42,6 +42,13 @@ def test_averaged_gradients_are_within_roundings(found, size):
 
 
 @pytest.mark.slow
+def test_a_backward_pass_that_failed_leaves_no_trace(found):
+    """The next one is averaged as if it had not been."""
+    for size in (1, 2, 4):
+        assert found[size]["after an error"] <= 2.0**-4
+
+
+@pytest.mark.slow
 def test_a_nan_of_one_process_is_known_to_all(found):
     """Its mean has an infinite amax everywhere."""
     for size in (2, 4):

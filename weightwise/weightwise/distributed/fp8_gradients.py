@@ -168,7 +168,7 @@ class Fp8Gradients:
         self.buckets += [_Bucket(part, None, size) for part in buckets_of(plain, bucket_bytes)]
         self._bucket_of = {id(one): bucket for bucket in self.buckets for one in bucket.parameters}
         self._is_averaging = True
-        self._is_queued = False
+        self._pass: int | None = None  # the backward pass that is under way
         self._next = 0
         self._pool = ThreadPoolExecutor(1, "weightwise-gradients") if self.is_shared else None
         self._hooks = [
@@ -204,11 +204,20 @@ class Fp8Gradients:
             if not is_plain and not isinstance(gradient, ScaledTensor):
                 parameter.grad = ScaledTensor.of(gradient, self.dtype)
             return
-        if not self._is_queued:
-            self._is_queued = True
+        this_pass = torch._C._current_graph_task_id()
+        if this_pass != self._pass:
+            # One that ended by an error has left its marks: begin anew.
+            self._begin(this_pass)
             Variable._execution_engine.queue_callback(self._finish)
         self._bucket_of[id(parameter)].waiting.discard(id(parameter))
         self._send_whole()
+
+    def _begin(self, this_pass: int | None) -> None:
+        """Wait for all gradients."""
+        self._pass, self._next = this_pass, 0
+        for bucket in self.buckets:
+            bucket.result = None
+            bucket.waiting = set(map(id, bucket.parameters))
 
     def _send_whole(self) -> None:
         """Send the buckets that are whole, in the same order in all processes."""
@@ -238,9 +247,7 @@ class Fp8Gradients:
             assert bucket.result is not None
             for parameter, mean in zip(bucket.parameters, bucket.result.result(), strict=True):
                 parameter.grad = mean
-            bucket.result = None
-            bucket.waiting = set(map(id, bucket.parameters))
-        self._next, self._is_queued = 0, False
+        self._begin(None)
 
     def state_dict(self) -> dict[str, Any]:
         """Mu of all tensors; their order is that of the parameters."""

@@ -25,9 +25,9 @@ from weightwise.distributed.fp8_gradients import Fp8Gradients
 from weightwise.distributed.fp8_zero import WholeTensors
 from weightwise.fp8.config import LEVELS, Fp8Training, Level
 from weightwise.fp8.zero import ZeroAdamW8
-from weightwise.numerics.fp8_linear import fp8_model, update_scales
+from weightwise.numerics.fp8_linear import fp8_model, selecting, update_scales
 from weightwise.numerics.scaled_tensor import ScaledTensor
-from weightwise.numerics.swap import skipping
+from weightwise.numerics.swap import swap_linears
 from weightwise.optim import AdamW8
 
 if TYPE_CHECKING:
@@ -109,11 +109,8 @@ def _linears(
     if training.products:
         names = fp8_model(model, training.linear, skip=skip)
     else:
-        is_skipped = skipping(skip)
-        names = [
-            name for name, module in model.named_modules()
-            if type(module) is nn.Linear and not is_skipped(name)
-        ]  # fmt: skip
+        # Exchanged for themselves: the same layers as above.
+        names = swap_linears(model, (nn.Linear,), selecting(skip), lambda one: one)
     return [one for one in map(model.get_submodule, names) if isinstance(one, nn.Linear)]
 
 
@@ -218,4 +215,10 @@ def _watch(
         # Gradients go to their owners when the optimizer steps; until then they are only stored.
         gradients.is_shared = False
     optimizer.fp8_gradients = gradients
-    optimizer.register_step_post_hook(lambda *_: update_scales(model))
+    is_alone = not (dist.is_available() and dist.is_initialized())
+    over_processes = None if is_alone else _raise_to_largest
+    optimizer.register_step_post_hook(lambda *_: update_scales(model, over_processes))
+
+
+def _raise_to_largest(magnitudes: Tensor) -> None:
+    dist.all_reduce(magnitudes, dist.ReduceOp.MAX)

@@ -92,8 +92,9 @@ class Scaler(nn.Module):
         amax = amax_of(x)
         scale = self._scale_for(amax)
         if self.config.scaling == "delayed":
-            # Several passes of a step: the largest of them counts.
-            self.history[0] = torch.maximum(self.history[0], amax)
+            if self.training:
+                # Several passes of a step: the largest of them counts.
+                self.history[0] = torch.maximum(self.history[0], amax)
             scale = torch.where(self.count < self.config.window, scale, self.scale)
         # No payload tells of infinities and NaN: all of the products then become NaN.
         scale = torch.where(amax.isfinite(), scale, torch.nan)
@@ -107,11 +108,21 @@ class Scaler(nn.Module):
 
 
 @torch.no_grad()
-def update_scales(model: nn.Module) -> None:
+def update_scales(
+    model: nn.Module, over_processes: Callable[[Tensor], object] | None = None
+) -> None:
     """Take a step's largest magnitudes into all delayed scales of a model.
 
-    Call it after the optimizer's step. Layers that saw no input since the last call are left
-    alone.
+    Call it after the optimizer's step. Layers that saw no input in training since the last call
+    are left alone.
+
+    Parameters
+    ----------
+    model
+        With any number of `Fp8Linear`.
+    over_processes
+        Raises magnitudes, float32 of shape (layers,), to the largest of all processes, in place,
+        so that all have the same scales.
     """
     scalers = [
         one
@@ -122,15 +133,17 @@ def update_scales(model: nn.Module) -> None:
     for one in scalers:
         groups.setdefault((one.config, one.dtype, one.history.device), []).append(one)
     for members in groups.values():
-        _update(members)
+        _update(members, over_processes)
 
 
-def _update(scalers: list[Scaler]) -> None:
+def _update(scalers: list[Scaler], over_processes: Callable[[Tensor], object] | None) -> None:
     """The rule for scalers of one kind together."""
     history_LW = torch.stack([one.history for one in scalers])
     count_L = torch.stack([one.count for one in scalers])
     scale_L = torch.stack([one.scale for one in scalers])
     newest_L = history_LW[:, 0].clone()
+    if over_processes is not None:
+        over_processes(newest_L)
     is_bad_L, was_used_L = ~newest_L.isfinite(), newest_L > 0
     history_LW[:, 0] = torch.where(is_bad_L, 0.0, newest_L)
     new_L = scalers[0]._scale_for(history_LW.amax(1), scale_L)
@@ -283,12 +296,15 @@ def fp8_model(
     -------
     Dotted names of the layers swapped.
     """
+    return swap_linears(model, (nn.Linear,), selecting(skip), lambda one: _rebuild(one, config))
+
+
+def selecting(
+    skip: Collection[str] | Callable[[str], bool],
+) -> Callable[[str, nn.Linear], bool]:
+    """Whether a layer of a name is to have 8 bits, see `fp8_model`."""
     is_skipped = skipping(skip)
-
-    def is_selected(name: str, layer: nn.Linear) -> bool:
-        return not is_skipped(name) and not getattr(layer, "use_fp32_linear", False)
-
-    return swap_linears(model, (nn.Linear,), is_selected, lambda one: _rebuild(one, config))
+    return lambda name, layer: not (is_skipped(name) or getattr(layer, "use_fp32_linear", False))
 
 
 def _rebuild(linear: nn.Linear, config: Fp8Config | None) -> Fp8Linear:

@@ -1,7 +1,7 @@
 """One pass of AdamW over parameters, gradients and moments as they are stored, on a CPU.
 
 A block of neighbours is loaded, widened to float32, moved, narrowed and stored again; nothing else
-goes through memory. The arithmetic is that of `weightwise.optim.adamw8.move`, operation by
+goes through memory. The arithmetic is that of `weightwise.optim.low_bit_step.move`, operation by
 operation, so that the results have the same bits.
 
 The scales of new moments are known beforehand, from bounds. That of the new parameters is a guess:
