@@ -325,3 +325,20 @@ def test_parameters_that_no_step_can_move_are_refused():
     embedding(torch.tensor([1, 2])).sum().backward()
     with pytest.raises(ValueError, match="grad: expected a dense gradient"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("place", [100, 4999])
+def test_a_weight_that_is_not_a_number_harms_no_other(place):
+    """It becomes the largest value in its block or its tail; all others move as without it."""
+    found = []
+    for spoilt in (False, True):
+        weight = torch.nn.Parameter(ScaledTensor.of(torch.linspace(-1, 1, 5000), torch.float16))
+        if spoilt:
+            weight.payload[place] = torch.nan
+        optimizer = AdamW8([weight])
+        weight.grad = ScaledTensor.of(torch.linspace(1, -2, 5000), E4M3)
+        optimizer.step()
+        found.append(weight.payload.clone())
+    assert found[1][place] == LARGEST[torch.float16]
+    found[1][place] = found[0][place]
+    assert torch.equal(*found)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from study.runs import BYTES
 
-from weightwise.fp8 import Fp8Training, Level
+from weightwise.fp8 import Fp8Training
+from weightwise.fp8.config import Level
 from weightwise.lm import GQAConfig, ModelConfig, SwiGLUConfig
 from weightwise.optim import OptimizerConfig, ScheduleConfig
 from weightwise.train import DataConfig, Recipe, TrainConfig

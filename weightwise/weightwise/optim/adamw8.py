@@ -153,8 +153,24 @@ class AdamW8(Optimizer):
         return loss
 
     def _are_finite(self, amaxes: list[Tensor]) -> bool:
-        """Whether all gradients are, from their largest magnitudes."""
-        return not amaxes or bool(torch.stack(amaxes).isfinite().all())
+        """Whether all gradients are, from their largest magnitudes; parts of other processes too."""
+        device = amaxes[0].device if amaxes else None
+        finite = torch.stack([one.isfinite() for one in amaxes]).all() if amaxes else True
+        found = torch.as_tensor(finite, dtype=torch.uint8, device=device)
+        for group in self._spreads():
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN, group)
+        return bool(found)
+
+    def _spreads(self) -> list[torch.distributed.ProcessGroup]:
+        """Groups of processes that parameters are spread over, in the order of parameters."""
+        meshes = {
+            id(mesh): mesh
+            for group in self.param_groups
+            for parameter in group["params"]
+            if (mesh := getattr(parameter, "device_mesh", None)) is not None
+        }
+        groups = [mesh.get_group(axis) for mesh in meshes.values() for axis in range(mesh.ndim)]
+        return list(dict.fromkeys(groups))
 
     def _slots(self, group: dict[str, Any]) -> list[Slot]:
         """Parameters of a group that have gradients, with their state."""

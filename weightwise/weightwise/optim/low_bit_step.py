@@ -155,7 +155,9 @@ def move(slot: Slot, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
     """New weight and moments in float32: the definition, which the compiled loop follows."""
     numbers: Any = Numbers(*map(float, numbers_of(slot, settings)))  # type: ignore[arg-type]
     stored = [payload_of(one).float() for one in slot[:4]]
-    gradient = stored[1] * numbers.gradient_down + numbers.pull * (stored[0] * numbers.weight_down)
+    gradient = stored[1] * numbers.gradient_down
+    if numbers.pull:
+        gradient = gradient + numbers.pull * (stored[0] * numbers.weight_down)
     first = stored[2] * numbers.keep_first + numbers.take_first * gradient
     square = gradient * gradient
     second = stored[3] * numbers.keep_second + numbers.take_second * square

@@ -36,6 +36,9 @@ from weightwise.numerics.kernels.storage import (
 from weightwise.numerics.kernels.vectors import float_of, intrinsic, magnitude_bits, splat
 
 
+ANY = np.int32(0x7FFFFFFF)  # a limit that no magnitude has more bits than
+
+
 class _Moved(NamedTuple):
     """A block after the step, as float32 vectors."""
 
@@ -59,7 +62,16 @@ def _moved(
     def times(name: str, value: ir.Value) -> ir.Value:
         return b.fmul(splat(b, lanes, _number(b, numbers, name)), value)
 
-    gradient = b.fadd(wide(1, "gradient_down"), times("pull", wide(0, "weight_down")))
+    gradient = wide(1, "gradient_down")
+    pull = _number(b, numbers, "pull")
+    without = b.block
+    with b.if_then(b.fcmp_unordered("!=", pull, F32(0)), likely=False):
+        pulled = b.fadd(gradient, times("pull", wide(0, "weight_down")))
+        pulling = b.block
+    merged = b.phi(gradient.type)
+    merged.add_incoming(gradient, without)
+    merged.add_incoming(pulled, pulling)
+    gradient = merged
     first = b.fadd(wide(2, "keep_first"), times("take_first", gradient))
     square = b.fmul(gradient, gradient)
     second = b.fadd(wide(3, "keep_second"), times("take_second", square))
@@ -159,17 +171,20 @@ def _store(
 ) -> None:
     """Scale, narrow and store a block: places of weight and moments with their kinds."""
     ups = (w_up, _number(b, numbers, "first_up"), _number(b, numbers, "second_up"))
-    for value, up, (target, kind) in zip(moved, ups, targets, strict=True):
-        b.store(narrow(b, lanes, b.fmul(value, splat(b, lanes, up)), kind), target, align=1)
+    # Parameters of whole blocks are within their limit.
+    within = (lanes > 1, False, False)
+    for value, up, (target, kind), known in zip(moved, ups, targets, within, strict=True):
+        scaled = b.fmul(value, splat(b, lanes, up))
+        b.store(narrow(b, lanes, scaled, kind, within=known), target, align=1)
 
 
 @compiled
 def try_part(w: Any, g: Any, m: Any, v: Any, numbers: Any, tops: Any) -> None:
     """Find the largest magnitudes that `move_part` would write; parameters as there."""
-    size, limit, up = w.shape[0], np.int32(0x7FFFFFFF), np.float32(1)
+    size, up = w.shape[0], np.float32(1)
     whole = size // LANES * LANES
-    move_blocks(w, g, m, v, 0, whole, LANES, 0, numbers, up, limit, tops)
-    move_blocks(w, g, m, v, whole, size, 1, 0, numbers, up, limit, tops)
+    move_blocks(w, g, m, v, 0, whole, LANES, 0, numbers, up, ANY, tops)
+    move_blocks(w, g, m, v, whole, size, 1, 0, numbers, up, ANY, tops)
 
 
 @compiled
@@ -199,18 +214,18 @@ def move_part(
     size = w.shape[0]
     whole = size // LANES * LANES
     limit = magnitude_bits(np.float32(largest / w_up))
-    start = 0
+    start, hopeless = 0, 0
     while start < size:
-        if start < whole:
+        if hopeless <= start < whole:
             stop = whole
-            done = move_blocks(w, g, m, v, start, whole, LANES, 1, numbers, w_up, limit, tops)
+            done = move_blocks(w, g, m, v, start, stop, LANES, 1, numbers, w_up, limit, tops)
         else:
-            stop = size
-            done = move_blocks(w, g, m, v, start, size, 1, 1, numbers, w_up, limit, tops)
+            stop, most = (hopeless, ANY) if start < hopeless else (size, limit)
+            done = move_blocks(w, g, m, v, start, stop, 1, 1, numbers, w_up, most, tops)
         if done < stop:
             refused = tops[REFUSED]
-            if refused >= INFINITY_BITS:  # no scale would do: let it saturate
-                limit = np.int32(0x7FFFFFFF)
+            if refused >= INFINITY_BITS:  # no scale would do: let this block saturate
+                hopeless = min(done + LANES, size)
             else:
                 factor = np.float32(1)
                 while float_of(refused) * (w_up * factor) > largest:

@@ -3,8 +3,8 @@
 Each instruction takes scalars and vectors alike, as in `vectors`. E4M3 and E5M2 are the OCP's. Both
 go through float16 on the way up, which has all their values: E5M2 is its upper byte, E4M3 a number
 with one exponent bit less, 2^8 too small. On the way down, magnitudes are rounded to the nearest
-value, ties to even, by integer arithmetic; below the smallest normal number by adding a power of
-two whose steps are the format's. What is too large becomes the largest value.
+value, ties to even, by adding a power of two whose steps are the format's at that magnitude: the
+code is then in the last bits of the sum. What is too large becomes the largest value.
 """
 
 from __future__ import annotations
@@ -53,24 +53,18 @@ class Narrow(NamedTuple):
     ----------
     limit, least
         Bits of the largest value and of the smallest normal one.
-    magic
-        Bits of the power of two whose steps are those of the subnormal numbers.
     drop
         Mantissa bits of float32 that the format lacks.
-    offset
-        What exponents differ by, at the place of the format's lowest bit.
     """
 
     limit: int
     least: int
-    magic: int
     drop: int
-    offset: int
 
 
 NARROW = {
-    E4M3: Narrow(limit=0x43E00000, least=121 << 23, magic=141 << 23, drop=20, offset=120 << 3),
-    E5M2: Narrow(limit=0x47600000, least=113 << 23, magic=134 << 23, drop=21, offset=112 << 2),
+    E4M3: Narrow(limit=0x43E00000, least=121 << 23, drop=20),
+    E5M2: Narrow(limit=0x47600000, least=113 << 23, drop=21),
 }
 
 
@@ -119,18 +113,21 @@ def _raw(b: ir.IRBuilder, lanes: int | None, code: ir.Value, kind: int) -> ir.Va
     if kind == BFLOAT16:
         bits = b.shl(b.zext(code, like(lanes, I32)), fixed(lanes, I32, 16))
         return b.bitcast(bits, floats)
-    wide = b.zext(code, like(lanes, I16))
+    wide = b.sext(code, like(lanes, I16))
     if kind == E5M2:
         return b.fpext(b.bitcast(b.shl(wide, fixed(lanes, I16, 8)), halves), floats)
-    magnitude = b.and_(b.shl(wide, fixed(lanes, I16, 7)), fixed(lanes, I16, 0x3F80))
-    sign = b.and_(b.shl(wide, fixed(lanes, I16, 8)), fixed(lanes, I16, 0x8000))
-    return b.fpext(b.bitcast(b.or_(magnitude, sign), halves), floats)
+    # The sign was spread over all upper bits; it stays in the first one alone.
+    placed = b.and_(b.shl(wide, fixed(lanes, I16, 7)), fixed(lanes, I16, 0xBF80))
+    return b.fpext(b.bitcast(placed, halves), floats)
 
 
-def narrow(b: ir.IRBuilder, lanes: int | None, x: ir.Value, kind: int) -> ir.Value:
+def narrow(
+    b: ir.IRBuilder, lanes: int | None, x: ir.Value, kind: int, *, within: bool = False
+) -> ir.Value:
     """Codes of the nearest values, ties to even; NaN becomes the largest value, as the rest does.
 
-    bfloat16 has float32's range: there NaN stays NaN and nothing needs a limit.
+    bfloat16 has float32's range: there NaN stays NaN and nothing needs a limit. float16 needs none
+    of what is known to be within its range.
     """
     if kind == FLOAT32:
         return x
@@ -142,25 +139,29 @@ def narrow(b: ir.IRBuilder, lanes: int | None, x: ir.Value, kind: int) -> ir.Val
         rounded = b.select(is_nan, fixed(lanes, I32, 0x7FC00000), rounded)
         return b.trunc(b.lshr(rounded, fixed(lanes, I32, 16)), like(lanes, I16))
     if kind == HALF:
-        limit, least = fixed(lanes, F32, 65504.0), fixed(lanes, F32, -65504.0)
-        value = b.select(b.fcmp_ordered("<", x, limit), x, limit)
-        value = b.select(b.fcmp_ordered(">", value, least), value, least)
+        value = x if within else _within(b, lanes, x, 65504.0)
         return b.bitcast(b.fptrunc(value, like(lanes, F16)), like(lanes, I16))
-    magnitude = b.and_(bits, fixed(lanes, I32, 0x7FFFFFFF))
     form = NARROW[kind]
+    magnitude = b.and_(bits, fixed(lanes, I32, 0x7FFFFFFF))
     limit = fixed(lanes, I32, form.limit)
     magnitude = b.select(b.icmp_unsigned("<", magnitude, limit), magnitude, limit)
-    odd = b.and_(b.lshr(magnitude, fixed(lanes, I32, form.drop)), fixed(lanes, I32, 1))
-    half_step = fixed(lanes, I32, (1 << form.drop - 1) - 1)
-    normal = b.lshr(b.add(b.add(magnitude, half_step), odd), fixed(lanes, I32, form.drop))
-    normal = b.sub(normal, fixed(lanes, I32, form.offset))
-    magic = fixed(lanes, I32, form.magic)
+    power = b.and_(magnitude, fixed(lanes, I32, 0x7F800000))
+    least = fixed(lanes, I32, form.least)
+    power = b.select(b.icmp_unsigned(">", power, least), power, least)
+    # The addend's own last bits let codes begin at 0: exponents below the least one do not count.
+    begin = -(form.least >> form.drop) & 0xFF
+    magic = b.add(power, fixed(lanes, I32, (form.drop << 23) + begin))
     raised = b.fadd(b.bitcast(magnitude, like(lanes, F32)), b.bitcast(magic, like(lanes, F32)))
-    small = b.sub(b.bitcast(raised, like(lanes, I32)), magic)
-    is_small = b.icmp_unsigned("<", magnitude, fixed(lanes, I32, form.least))
-    code = b.select(is_small, small, normal)
+    code = b.add(b.bitcast(raised, like(lanes, I32)), b.lshr(power, fixed(lanes, I32, form.drop)))
     sign = b.and_(b.lshr(bits, fixed(lanes, I32, 24)), fixed(lanes, I32, 0x80))
     return b.trunc(b.or_(code, sign), like(lanes, I8))
+
+
+def _within(b: ir.IRBuilder, lanes: int | None, x: ir.Value, limit: float) -> ir.Value:
+    """The nearest number of at most some magnitude; the largest one for NaN."""
+    most, least = fixed(lanes, F32, limit), fixed(lanes, F32, -limit)
+    value = b.select(b.fcmp_ordered("<", x, most), x, most)
+    return b.select(b.fcmp_ordered(">", value, least), value, least)
 
 
 def address(
