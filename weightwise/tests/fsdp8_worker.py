@@ -22,11 +22,13 @@ def main():
     """Train in one piece and in two; the first process writes what it found."""
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    found = {"kinds": [], "plain": train(network(), 8)[0]}
+    found = {"plain": train(network(), 8)[0]}
     model = sharded()
     found["sharded"], optimizer = train(model, 8)
     state = optimizer.state[next(model.parameters())]
     found["kinds"] = [type(state[name].to_local()).__name__ for name in ("exp_avg", "exp_avg_sq")]
+    found["scaled"] = [train(sharded(network_of_few_bits()), 8)[0]]
+    found["scaled"].append(train(network_of_few_bits(), 8)[0])
     found["resumed"] = resumed(Path(sys.argv[2]))
     found["skipped"] = not_finite(rank)
     if rank == 0:
@@ -42,9 +44,16 @@ def network():
     return nn.Sequential(nn.Linear(13, 7), nn.GELU(), nn.Linear(7, 1))
 
 
-def sharded():
-    """The network, a part on each process."""
+def network_of_few_bits():
+    """The same with a float16 matrix that has a scale, as at level O2."""
     model = network()
+    model[0].weight = nn.Parameter(ScaledTensor.of(model[0].weight.detach(), torch.float16))
+    return model
+
+
+def sharded(model=None):
+    """A network, a part on each process."""
+    model = model or network()
     return fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
 
 

@@ -31,6 +31,13 @@ def test_parts_learn_as_the_whole(found):
 
 
 @pytest.mark.slow
+def test_scaled_weights_can_be_sharded(found):
+    """Their values are gathered for products; each part has a scale of its own."""
+    sharded, whole = found["scaled"]
+    torch.testing.assert_close(sharded, whole, rtol=1e-3, atol=0)
+
+
+@pytest.mark.slow
 def test_a_distributed_checkpoint_goes_on_with_the_same_bits(found):
     """Moments are saved as they are stored."""
     assert found["resumed"] == found["sharded"]

@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from torch.nn.modules.module import register_module_forward_hook
 
+from weightwise.numerics.fp8_linear import Fp8Linear
 from weightwise.recipes import tiny
-from weightwise.train import load_model, read_metrics, to_toml, train
+from weightwise.train import DivergedError, load_model, read_metrics, to_toml, train
 
 HERE = Path(__file__).parent
 QUIET = Console(quiet=True)
@@ -77,6 +81,46 @@ def test_a_continued_run_has_the_bits_of_a_whole_one(runs, cache, tmp_path, leve
         for run in (tmp_path / "run", runs / level)
     ]
     assert names[0].read_bytes() == names[1].read_bytes()
+
+
+@contextmanager
+def products_that_fail(first, last):
+    """Outputs of one linear layer are NaN in forward passes of training from first to last."""
+    count = 0
+
+    def spoil(module, _inputs, output):
+        nonlocal count
+        if isinstance(module, Fp8Linear) and module.training and module.in_features == 64:
+            count += 1
+            return output * torch.nan if first <= count <= last else None
+        return None
+
+    handle = register_module_forward_hook(spoil)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_run_goes_on_after_a_product_that_failed(cache, tmp_path, level):
+    """Its step is left out and counted; later losses are finite."""
+    with products_that_fail(30, 30):
+        result = train(recipe_of(level), tmp_path / "run", cache_dir=cache, console=QUIET)
+    rows = {row["step"]: row for row in rows_of(tmp_path / "run") if "skipped_steps" in row}
+    assert result.is_complete
+    left_out = [step for step, row in rows.items() if "train_loss" not in row]
+    assert len(left_out) == 1
+    assert rows[8]["skipped_steps"] == 1
+    assert rows[8]["train_loss"] < rows[1]["train_loss"]
+
+
+@pytest.mark.slow
+def test_a_run_in_which_all_products_fail_ends(cache, tmp_path):
+    """After ten steps in a row, with the checkpoint from which to go on."""
+    with products_that_fail(1, 10_000), pytest.raises(DivergedError, match="step 11"):
+        train(recipe_of("O2", 20), tmp_path / "run", cache_dir=cache, console=QUIET)
 
 
 def start(num_processes, recipe, run_dir, cache):

@@ -76,7 +76,7 @@ class AdamW8(Optimizer):
     -----
     A gradient that holds an infinity or NaN makes the whole step a skipped one: nothing is
     changed, and ``num_skipped`` counts it. With plain gradients and plain moments nothing is looked
-    for.
+    for, unless `weightwise.fp8.prepare` made the optimizer.
     """
 
     # What keeps the gradients in 8 bits, where `weightwise.fp8.prepare` made the optimizer.
@@ -153,7 +153,7 @@ class AdamW8(Optimizer):
         return loss
 
     def _are_finite(self, amaxes: list[Tensor]) -> bool:
-        """Whether all gradients are, from their largest magnitudes; parts of other processes too."""
+        """Whether all gradients are, from their largest magnitudes; also what others have."""
         device = amaxes[0].device if amaxes else None
         finite = torch.stack([one.isfinite() for one in amaxes]).all() if amaxes else True
         found = torch.as_tensor(finite, dtype=torch.uint8, device=device)
@@ -185,7 +185,9 @@ class AdamW8(Optimizer):
             if gradient.is_sparse:
                 raise ValueError("grad: expected a dense gradient, got a sparse one")
             first, second = (_local(state[name]) for name in MOMENTS)
-            needs_amax = any(isinstance(one, ScaledTensor) for one in (gradient, first, second))
+            needs_amax = self.fp8_gradients is not None or any(
+                isinstance(one, ScaledTensor) for one in (gradient, first, second)
+            )
             amax = amax_of(gradient) if needs_amax else torch.zeros((), device=gradient.device)
             step = int(state["step"]) + 1
             slots.append(Slot(_local(parameter), gradient, first, second, step, amax))

@@ -4,6 +4,9 @@ A step is: take the batch that belongs to (seed, step), compute the gradient, cl
 learning rate, let the optimizer move. Nothing else is random, and no state outside of weights,
 optimizer and step number matters; so a run that goes on from a checkpoint makes the same steps,
 bit for bit, as one that was never stopped (same machine, threads and processes).
+
+A gradient that is not finite ends a run. In 8 bits it may be one product that went beyond the
+format, so the step is left out, up to `PATIENCE` times in a row.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from weightwise.train.trainer import Trainer
 if TYPE_CHECKING:
     from weightwise.train.parallel import World
     from weightwise.train.start import Prepared
+
+PATIENCE = 10
 
 
 class DivergedError(RuntimeError):
@@ -113,7 +118,8 @@ def train(
     ValueError
         If data, recipe, checkpoint and number of processes do not fit each other.
     DivergedError
-        If loss or gradient stop being finite; the step is not made and the last checkpoint stays.
+        If loss or gradient stop being finite (in 8 bits: for good); the step is not made and the
+        last checkpoint stays.
     """
     run_dir = Path(run_dir)
     cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
@@ -177,6 +183,7 @@ class _Run:
         self._tokens_per_step = recipe.train.batch_size * recipe.train.seq_length
         self._unlogged_steps = 0
         self._unlogged_s = 0.0
+        self._left_out = 0  # steps in a row
 
     def finish(self, state: RunState, checkpoint: Path | None, stop: StopRequest) -> TrainResult:
         """Make steps until the last one, or until asked to stop."""
@@ -198,13 +205,19 @@ class _Run:
         start = time.perf_counter()
         step = state.step + 1
         gradient = self._trainer.gradient(step)
-        if not math.isfinite(gradient.loss) or not math.isfinite(gradient.norm):
+        is_finite = math.isfinite(gradient.loss) and math.isfinite(gradient.norm)
+        self._left_out = 0 if is_finite else self._left_out + 1
+        if self._left_out > (PATIENCE if self._config.fp8 else 0):
             what = f"loss is {gradient.loss}, gradient norm is {gradient.norm}"
             raise _diverged(step, what, checkpoint)
         lr = self._trainer.move(step)
-        state = replace(
-            state, step=step, tokens=step * self._tokens_per_step, train_loss=gradient.loss
-        )
+        tokens = step * self._tokens_per_step
+        state = replace(state, step=step, tokens=tokens)
+        if not is_finite:
+            self._log.write({"step": step, "tokens": tokens, **self._skipped()})
+            self._log.advance(step)
+            return state
+        state = replace(state, train_loss=gradient.loss)
         self._unlogged_steps += 1
         self._unlogged_s += time.perf_counter() - start
         self._log.advance(step)
@@ -220,11 +233,15 @@ class _Run:
                     "tokens_per_s": round(tokens / self._unlogged_s, 1),
                     **{f"train_{name}": mean for name, mean in gradient.measures.items()},
                     **gradient.routing,
-                    **({"skipped_steps": self._trainer.num_skipped} if self._config.fp8 else {}),
+                    **self._skipped(),
                 }
             )
             self._unlogged_steps, self._unlogged_s = 0, 0.0
         return state
+
+    def _skipped(self) -> dict[str, int]:
+        """Steps left out so far; only in 8 bits are there any."""
+        return {"skipped_steps": self._trainer.num_skipped} if self._config.fp8 else {}
 
     def _evaluate(self, state: RunState, checkpoint: Path | None) -> RunState:
         means = self._trainer.evaluate()

@@ -35,7 +35,6 @@ from weightwise.numerics.kernels.storage import (
 )
 from weightwise.numerics.kernels.vectors import float_of, intrinsic, magnitude_bits, splat
 
-
 ANY = np.int32(0x7FFFFFFF)  # a limit that no magnitude has more bits than
 
 
