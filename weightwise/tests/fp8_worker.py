@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -34,6 +35,8 @@ def main():
         "gradients": gradients(rank, size),
         "not finite": not_finite(rank),
         "after an error": after_an_error(rank, size),
+        "not alike": not_alike(rank),
+        "in vain": in_vain(rank, size),
         "hook": hook(rank, size),
         "tensor parallel": tensor_parallel(rank),
         "levels": {level: losses(level, rank, size) for level in ("O1", "O2", "O3")},
@@ -42,6 +45,34 @@ def main():
         torch.save(found, sys.argv[1])
     dist.barrier()
     dist.destroy_process_group()
+
+
+def not_alike(rank):
+    """What processes say whose models differ, one after the other."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 5 + rank))
+    try:
+        prepare(model, torch.optim.AdamW(model.parameters()), level="O2")
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
+def in_vain(rank, size):
+    """What the first process says if no other one makes a backward pass, within a second."""
+    if size == 1:
+        return "nothing"
+    group = dist.new_group(timeout=timedelta(seconds=1))
+    weight = nn.Parameter(torch.ones(3, 4))
+    gradients = Fp8Gradients([weight], group=group)
+    said = "nothing"
+    if rank == 0:
+        try:
+            weight.sum().backward()
+        except RuntimeError as error:
+            said = str(error)
+    gradients.close()
+    dist.barrier()
+    return said
 
 
 def drawn(size, seed=0):

@@ -56,6 +56,24 @@ def test_a_nan_of_one_process_is_known_to_all(found):
 
 
 @pytest.mark.slow
+def test_processes_with_other_models_are_told(found):
+    """All of them, by the first parameter that differs."""
+    assert found[1]["not alike"] == "nothing"
+    for size in (2, 4):
+        assert (
+            "1.weight (6, 4) torch.float32 in process 1 and 1.weight (5, 4)"
+            in (found[size]["not alike"])
+        )
+
+
+@pytest.mark.slow
+def test_a_process_does_not_wait_for_ever(found):
+    """After the group's time it says for what it waited."""
+    for size in (2, 4):
+        assert "all must make the same backward passes" in found[size]["in vain"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_parallel_layers_are_the_whole_ones(found, size):
     """Output and three gradients are as near to exact ones as those of whole 8-bit layers."""

@@ -245,7 +245,14 @@ class Fp8Gradients:
             self._send(self.buckets[self._next])
         for bucket in self.buckets:
             assert bucket.result is not None
-            for parameter, mean in zip(bucket.parameters, bucket.result.result(), strict=True):
+            try:
+                means = bucket.result.result()
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"gradients: process {dist.get_rank(self.group)} waited in vain for another "
+                    "one; all must make the same backward passes of the same model"
+                ) from error
+            for parameter, mean in zip(bucket.parameters, means, strict=True):
                 parameter.grad = mean
         self._begin(None)
 

@@ -15,6 +15,7 @@ scale, is the master. With O3 its owner of N processes keeps that beside the mom
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,7 +78,7 @@ def prepare(
     ------
     ValueError
         If the level is unknown, the optimizer is another one, the model is wrapped or has no
-        linear layer to change.
+        linear layer to change, or processes have different models or levels.
     """
     if isinstance(level, str) and level not in LEVELS:
         raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
@@ -87,6 +88,7 @@ def prepare(
     if not layers:
         raise ValueError("model: expected linear layers outside of skip, found none")
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        check_alike(model, training)
         _equalize(model)
     weights = list({id(layer.weight): layer.weight for layer in layers}.values())
     whole = WholeTensors(weights) if training.level == "O3" else None
@@ -133,6 +135,21 @@ def check(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
             raise ValueError("optimizer: expected amsgrad=False")
         if not known.issuperset(map(id, group["params"])):
             raise ValueError("optimizer: expected parameters of the model only")
+
+
+def check_alike(model: nn.Module, training: Fp8Training) -> None:
+    """Refuse processes whose models or levels differ: they would wait for each other in vain."""
+    ours = [repr(training)]
+    ours += [f"{name} {tuple(one.shape)} {one.dtype}" for name, one in model.named_parameters()]
+    everyones: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, ours)
+    for rank, theirs in enumerate(everyones):
+        for first, other in zip_longest(everyones[0], theirs, fillvalue="nothing"):
+            if first != other:
+                raise ValueError(
+                    f"model: expected the same in all processes, got {other} in process {rank} "
+                    f"and {first} in process 0"
+                )
 
 
 def clip_grad_norm_(model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
