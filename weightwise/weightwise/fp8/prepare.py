@@ -8,8 +8,9 @@ O2     8 bits     E4M3        float16       E4M3, f16   6
 O3     8 bits     E4M3        E4M3          E4M3, f16   2 + 5 / N
 =====  =========  ==========  ============  ==========  =================
 
-Only the weights of linear layers change. Embeddings, norms and biases keep their type and their
-communication; their moments are those of the level. With O1 and O2 the float16 weight, which has a
+Only the weights of linear layers change, and those of modules that name them: stacks of experts.
+Embeddings, norms and biases keep their type and their communication; their moments are those of
+the level. With O1 and O2 the float16 weight, which has a
 scale, is the master. With O3 its owner of N processes keeps that beside the moments.
 """
 
@@ -28,7 +29,7 @@ from weightwise.fp8.config import LEVELS, Fp8Training, Level
 from weightwise.fp8.zero import ZeroAdamW8
 from weightwise.numerics.fp8_linear import fp8_model, selecting, update_scales
 from weightwise.numerics.scaled_tensor import ScaledTensor
-from weightwise.numerics.swap import swap_linears
+from weightwise.numerics.swap import skipping, swap_linears
 from weightwise.optim import AdamW8
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ def prepare(
     Parameters
     ----------
     model
-        Changed in place. Not wrapped for data parallelism: where torch.distributed is initialized,
-        gradients are averaged over all processes at the end of every backward pass (O1, O2), or
-        when the optimizer steps (O3).
+        Changed in place. A module that is no linear layer may name weights in an attribute
+        ``low_bit_weights`` and have a method ``multiply_in_8_bits(config)``. Not wrapped for data
+        parallelism: where torch.distributed is initialized, gradients are averaged over all
+        processes at the end of every backward pass (O1, O2), or when the optimizer steps (O3).
     optimizer
         `torch.optim.AdamW`, `torch.optim.Adam` or `AdamW8` over parameters of the model. Its
         settings and moments are taken over.
@@ -84,13 +86,12 @@ def prepare(
         raise ValueError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
     training = Fp8Training(level=level) if isinstance(level, str) else level
     check(model, optimizer)
-    layers = _linears(model, training, skip)
-    if not layers:
+    weights = _weights(model, training, skip)
+    if not weights:
         raise ValueError("model: expected linear layers outside of skip, found none")
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         check_alike(model, training)
         _equalize(model)
-    weights = list({id(layer.weight): layer.weight for layer in layers}.values())
     whole = WholeTensors(weights) if training.level == "O3" else None
     new = whole.weights if whole else [_stored(one, training.weight) for one in weights]
     new_of = {id(old): one for old, one in zip(weights, new, strict=True)}
@@ -104,16 +105,24 @@ def prepare(
     return model, made
 
 
-def _linears(
+def _weights(
     model: nn.Module, training: Fp8Training, skip: Collection[str] | Callable[[str], bool]
-) -> list[nn.Linear]:
-    """The layers that change, swapped for 8-bit ones if they are to multiply so."""
+) -> list[nn.Parameter]:
+    """The weights that change; their layers multiply in 8 bits from now on if they are to."""
     if training.products:
         names = fp8_model(model, training.linear, skip=skip)
     else:
         # Exchanged for themselves: the same layers as above.
         names = swap_linears(model, (nn.Linear,), selecting(skip), lambda one: one)
-    return [one for one in map(model.get_submodule, names) if isinstance(one, nn.Linear)]
+    found = [model.get_submodule(name).weight for name in names]
+    is_skipped = skipping(skip)
+    for name, module in model.named_modules():
+        stacks = getattr(module, "low_bit_weights", ())
+        if stacks and not is_skipped(name):
+            found += [getattr(module, one) for one in stacks]
+            if training.products:
+                module.multiply_in_8_bits(training.linear)
+    return list({id(one): one for one in found if isinstance(one, nn.Parameter)}.values())
 
 
 def check(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from weightwise.lm.products import FEW_ROWS, is_fast, product
+from weightwise.numerics import ScaledTensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -158,8 +159,14 @@ def _matrices(
     x_RD: Tensor, gate_up: Tensor, down: Tensor, counts: Sequence[int]
 ) -> list[tuple[Tensor, Tensor]]:
     """Weights of every expert that has rows, in their type."""
-    dtype = x_RD.dtype
-    return [(gate_up[expert].to(dtype), down[expert].to(dtype)) for expert, _ in _blocks(counts)]
+    return [
+        (_plain(gate_up[expert], x_RD.dtype), _plain(down[expert], x_RD.dtype))
+        for expert, _ in _blocks(counts)
+    ]
+
+
+def _plain(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return weight.decode(dtype) if isinstance(weight, ScaledTensor) else weight.to(dtype)
 
 
 def _gradient(shape: torch.Size, dtype: torch.dtype, counts: Sequence[int]) -> Tensor:

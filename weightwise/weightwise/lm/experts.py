@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from weightwise.distributed import answers_of_group
 from weightwise.lm.expert_products import answers
+from weightwise.numerics.fp8_stack import Fp8Stack
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.tensor import DTensor
 
     from weightwise.lm.config import MoEConfig
+    from weightwise.numerics.fp8_linear import Fp8Config
 
 
 class Experts(nn.Module):
@@ -44,7 +47,11 @@ class Experts(nn.Module):
     group
         Processes over which the experts are spread; the weights are then DTensors, of which each
         process holds those of its own experts. ``None`` if they are all here.
+    products
+        Their products in 8 bits, after `multiply_in_8_bits`; ``None`` otherwise.
     """
+
+    low_bit_weights = ("gate_up", "down")  # for `weightwise.fp8.prepare`
 
     def __init__(self, config: MoEConfig, width: int) -> None:
         super().__init__()
@@ -52,6 +59,7 @@ class Experts(nn.Module):
         self.gate_up = nn.Parameter(torch.empty(num_experts, 2 * hidden, width))
         self.down = nn.Parameter(torch.empty(num_experts, width, hidden))
         self.group: ProcessGroup | None = None
+        self.products: nn.ModuleList | None = None
         for weight in self.parameters():
             nn.init.normal_(weight, std=0.02)
 
@@ -91,7 +99,24 @@ class Experts(nn.Module):
 
     def _answers(self, x_RD: Tensor, count_E: Tensor) -> Tensor:
         """Answers of this process's experts to rows that are sorted by expert."""
+        if self.products is not None:
+            return self._answers_in_8_bits(x_RD, count_E.tolist())
         return answers(x_RD, self._own(self.gate_up), self._own(self.down), count_E)
+
+    def _answers_in_8_bits(self, x_RD: Tensor, counts: list[int]) -> Tensor:
+        assert self.products is not None
+        kind = x_RD.device.type
+        if torch.is_autocast_enabled(kind):
+            x_RD = x_RD.to(torch.get_autocast_dtype(kind))
+        first, second = self.products
+        gate_RF, up_RF = first(x_RD, self._own(self.gate_up), counts).chunk(2, dim=-1)
+        answer_RD: Tensor = second(F.silu(gate_RF) * up_RF, self._own(self.down), counts)
+        return answer_RD
+
+    def multiply_in_8_bits(self, config: Fp8Config) -> None:
+        """Let both products be of 8-bit numbers."""
+        self.products = nn.ModuleList([Fp8Stack(config), Fp8Stack(config)])
+        self.products.to(self.down.device).train(self.training)
 
     def _own(self, weight: Tensor) -> Tensor:
         """Weights of the experts that this process holds."""

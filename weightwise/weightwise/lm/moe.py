@@ -118,7 +118,7 @@ class MixtureOfExperts(nn.Module):
         modules: list[nn.Module] = [self.router, self.experts]
         if self.shared is not None:
             modules += (self.shared, self.shared.gate, self.shared.up, self.shared.down)
-        is_plain = all(
+        is_plain = self.experts.products is None and all(
             type(module) in (Router, Experts, SwiGLU, nn.Linear)
             and not (module._forward_hooks or module._forward_pre_hooks)
             for module in modules

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from weightwise.lm.spread import is_spread
+from weightwise.numerics import ScaledTensor
 
 FEW_ROWS = 64  # of one matrix; up to here our own loop is the fastest
 LEAST_ELEMENTS = 1 << 17  # of weights, below which no other way than torch's pays
@@ -49,6 +50,7 @@ def is_fast(x_RK: Tensor, weight: Tensor) -> bool:
         x_RK.dtype == weight.dtype == torch.float32
         and x_RK.device.type == "cpu"
         and weight.numel() >= LEAST_ELEMENTS
+        and not isinstance(weight, ScaledTensor)
         and x_RK.numel() > 0
         and torch.backends.mkldnn.is_available()
     )
