@@ -11,14 +11,15 @@ New moments need their scale before they are written. Two ways to know it:
 A weight of few bits is its own master (levels O1 and O2). How far Adam moves it has no useful
 bound, so its scale is a guess that is put right where it fails.
 
-On CPUs a compiled loop takes each tensor through memory once; elsewhere, and as the reference,
-torch's operations do the same arithmetic in the same order.
+On CPUs a compiled loop takes each tensor through memory once, on GPUs a kernel of Triton;
+elsewhere, and as the reference, torch's operations do the same arithmetic in the same order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from importlib.util import find_spec
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -104,10 +105,13 @@ def step_all(slots: Sequence[Slot], settings: Settings) -> None:
         bounds = bounds_of(slots, settings)
     scales = _scales(slots, bounds)
     rows = scales.tolist() if any(on_cpu) else []
+    on_gpu = [index for index, slot in enumerate(slots) if is_for_triton(slot)]
+    if on_gpu:
+        _move_on_gpu([slots[index] for index in on_gpu], settings, scales[on_gpu])
     for index, (slot, fast) in enumerate(zip(slots, on_cpu, strict=True)):
         if fast:
             _move_on_cpu(slot, settings, rows[index])
-        else:
+        elif index not in on_gpu:
             _move(slot, settings, scales[index])
 
 
@@ -115,6 +119,17 @@ def is_compiled(slot: Slot) -> bool:
     """Whether the compiled loop takes these tensors."""
     return all(
         one.device.type == "cpu" and one.dtype in STORED and one.is_contiguous() and one.numel() > 0
+        for one in map(payload_of, slot[:4])
+    )
+
+
+def is_for_triton(slot: Slot) -> bool:
+    """Whether the kernels for GPUs take these tensors."""
+    return find_spec("triton") is not None and all(
+        one.device.type == "cuda"
+        and one.dtype in STORED
+        and one.is_contiguous()
+        and one.numel() > 0
         for one in map(payload_of, slot[:4])
     )
 
@@ -177,17 +192,25 @@ def numbers_of(slot: Slot, settings: Settings, scales: Sequence[float] = (1, 1, 
     scales
         Scales of the new weight and moments.
     """
-    s, step = settings, slot.step
-    rate_correction = 1 - s.beta1**step if s.is_corrected else 1.0
-    root_correction = sqrt(1 - s.beta2**step) if s.is_corrected else 1.0
+    s = settings
+    rate, eps = _corrected(slot.step, s)
     sign = -1.0 if s.maximizes else 1.0
     weight, gradient, first, second = (float(scale_of(one).reciprocal()) for one in slot[:4])
     shrink = 1 - s.lr * s.weight_decay if s.is_decoupled else 1.0
     return Numbers(*map(np.float32, (
         weight, sign * gradient, s.beta1 * first, s.beta2 * second, scales[1], scales[2],
-        1 - s.beta1, 1 - s.beta2, s.lr * root_correction / rate_correction,
-        s.eps * root_correction, shrink * weight, 0.0 if s.is_decoupled else s.weight_decay,
+        1 - s.beta1, 1 - s.beta2, rate, eps, shrink * weight,
+        0.0 if s.is_decoupled else s.weight_decay,
     )))  # fmt: skip
+
+
+def _corrected(step: int, settings: Settings) -> tuple[float, float]:
+    """Learning rate and eps with the corrections of both moments in them."""
+    if not settings.is_corrected:
+        return settings.lr, settings.eps
+    root_correction = sqrt(1 - settings.beta2**step)
+    rate = settings.lr * root_correction / (1 - settings.beta1**step)
+    return rate, settings.eps * root_correction
 
 
 def _amax_kept(x: Tensor) -> Tensor:
@@ -294,3 +317,35 @@ def _move_on_cpu(slot: Slot, settings: Settings, scales: Sequence[float]) -> Non
         if isinstance(target, ScaledTensor):
             target.scale.fill_(scale)
             target.amax.fill_(amax)
+
+
+def _move_on_gpu(slots: Sequence[Slot], settings: Settings, scales: Tensor) -> None:
+    """Move parameters by the kernels of Triton, and note their new scales; nothing waits."""
+    from weightwise.numerics.kernels import gpu_adam
+
+    s = settings
+    constants = []
+    for slot in slots:
+        rate, eps = _corrected(slot.step, s)
+        constants.append(gpu_adam.Constants(
+            -1.0 if s.maximizes else 1.0, s.beta1, s.beta2, 1 - s.beta1, 1 - s.beta2, rate, eps,
+            1 - s.lr * s.weight_decay if s.is_decoupled else 1.0,
+            0.0 if s.is_decoupled else s.weight_decay,
+        ))  # fmt: skip
+    amaxes, weight_scales = gpu_adam.move_tensors(
+        [[payload_of(one) for one in slot[:4]] for slot in slots],
+        [[scale_of(one) for one in slot[:4]] for slot in slots],
+        scales, constants, [_limit(slot.weight) or inf for slot in slots],
+    )  # fmt: skip
+    scales = torch.cat((weight_scales[:, None], scales[:, 1:]), dim=1)
+    pairs = [
+        (part, value)
+        for row, slot in enumerate(slots)
+        for place, target in enumerate((slot.weight, slot.first, slot.second))
+        if isinstance(target, ScaledTensor)
+        for part, value in (
+            (target.scale, scales[row, place]), (target.amax, amaxes[row, place])
+        )
+    ]  # fmt: skip
+    if pairs:
+        torch._foreach_copy_([part for part, _ in pairs], [value for _, value in pairs])
