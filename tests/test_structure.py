@@ -1,10 +1,12 @@
 """The shape of the repository: who may import whom, and how large things may grow."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,19 @@ SOURCES = sorted(
 def test_imports_only_go_down(library):
     """A part imports lower layers only, never its neighbours or what is built on it."""
     assert imports.violations(library) == []
+
+
+@pytest.mark.parametrize("library", imports.LAYERS)
+@pytest.mark.parametrize("folder", ["benchmarks", "experiments"])
+def test_scripts_import_names_that_exist(library, folder):
+    """Benchmarks and studies run for long and seldom: what they ask a library for must be there."""
+    for path in sorted((ROOT / library / folder).rglob("*.py")):
+        for name in imports.imported(path):
+            module, _, attribute = name.rpartition(".")
+            if module.split(".")[0] == library:
+                found = importlib.import_module(module)
+                is_there = hasattr(found, attribute) or find_spec(name) is not None
+                assert is_there, f"{path}: {name}"
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ FOLDER = results.ROOT / "out" / "gpu"
 IMPORTED = tuple(results.ROOT / folder for folder in (*results.LIBRARIES, ""))
 TESTS = (
     "test_gpu_kernels.py", "test_latent_gpu.py", "test_latent_gpu_codes.py",
-    "test_expert_products.py",
+    "test_expert_products.py", "test_gpu_adam.py",
 )  # fmt: skip
 IS_THERE = "import sys, torch; sys.exit(not torch.cuda.is_available())"
 

@@ -31,13 +31,15 @@ from torch import nn
 
 from weightwise.distributed import Fp8HookState, fp8_hook
 from weightwise.distributed.fp8_sum import simulated_sum
-from weightwise.fp8 import Level, prepare
+from weightwise.fp8 import prepare
 from weightwise.numerics.scaled_tensor import ScaledTensor, amax_of
 from weightwise.numerics.stored import power_of_two_scale, quantize
 from weightwise.optim import AdamW8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from weightwise.fp8.config import Level
 
 SYSTEM = "fp8-lm"
 E4M3 = torch.float8_e4m3fn
