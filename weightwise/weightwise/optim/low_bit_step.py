@@ -38,6 +38,7 @@ ScaleRule = Literal["bound", "exact"]
 ROUNDING = {torch.float8_e4m3fn: 2.0**-4, torch.float8_e5m2: 2.0**-3, torch.float16: 2.0**-11}
 # Learning rates by which a weight may grow in one step before its scale is put right.
 USUAL_CHANGE = 4.0
+HAS_TRITON = find_spec("triton") is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,25 +95,29 @@ def step_all(slots: Sequence[Slot], settings: Settings) -> None:
     """Move all parameters of a group, in place."""
     if not slots:
         return
-    on_cpu = [is_compiled(slot) for slot in slots]
-    if settings.scale_rule == "exact":
-        tops = [
-            _try_on_cpu(slot, settings) if fast else _try(slot, settings)
-            for slot, fast in zip(slots, on_cpu, strict=True)
-        ]
-        bounds = torch.stack(tops)
-    else:
+    on_cpu = [slot for slot in slots if is_compiled(slot)]
+    on_gpu = [slot for slot in slots if is_for_triton(slot)]
+    compiled = set(map(id, (*on_cpu, *on_gpu)))
+    others = [slot for slot in slots if id(slot) not in compiled]
+    for part, move_part in ((on_cpu, _move_on_cpu), (on_gpu, _move_on_gpu), (others, _move)):
+        if part:
+            move_part(part, settings, new_scales(part, settings))
+
+
+def new_scales(slots: Sequence[Slot], settings: Settings) -> Tensor:
+    """Scales of new weights (a guess) and moments, float32 of shape (slots, 3)."""
+    if settings.scale_rule == "bound":
         bounds = bounds_of(slots, settings)
-    scales = _scales(slots, bounds)
-    rows = scales.tolist() if any(on_cpu) else []
-    on_gpu = [index for index, slot in enumerate(slots) if is_for_triton(slot)]
-    if on_gpu:
-        _move_on_gpu([slots[index] for index in on_gpu], settings, scales[on_gpu])
-    for index, (slot, fast) in enumerate(zip(slots, on_cpu, strict=True)):
-        if fast:
-            _move_on_cpu(slot, settings, rows[index])
-        elif index not in on_gpu:
-            _move(slot, settings, scales[index])
+    elif all(map(is_compiled, slots)):
+        bounds = torch.tensor([_run(*one, settings, writes=False)[0] for one in _inputs(slots)])
+    else:
+        bounds = torch.stack([_try(slot, settings) for slot in slots])
+    limit = torch.tensor(
+        [[_limit(one) for one in (s.weight, s.first, s.second)] for s in slots],
+        device=bounds.device,
+    )
+    scales = power_of_two_scale(bounds, limit.clamp(min=1.0))
+    return torch.where(limit > 0, scales, 1.0)
 
 
 def is_compiled(slot: Slot) -> bool:
@@ -125,7 +130,7 @@ def is_compiled(slot: Slot) -> bool:
 
 def is_for_triton(slot: Slot) -> bool:
     """Whether the kernels for GPUs take these tensors."""
-    return find_spec("triton") is not None and all(
+    return HAS_TRITON and all(
         one.device.type == "cuda"
         and one.dtype in STORED
         and one.is_contiguous()
@@ -168,7 +173,8 @@ def bounds_of(slots: Sequence[Slot], settings: Settings) -> Tensor:
 
 def move(slot: Slot, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
     """New weight and moments in float32: the definition, which the compiled loop follows."""
-    numbers: Any = Numbers(*map(float, numbers_of(slot, settings)))  # type: ignore[arg-type]
+    downs = [scale_of(one).reciprocal().item() for one in slot[:4]]
+    numbers: Any = Numbers(*map(float, numbers_of(slot.step, settings, downs)))  # type: ignore[arg-type]
     stored = [payload_of(one).float() for one in slot[:4]]
     gradient = stored[1] * numbers.gradient_down
     if numbers.pull:
@@ -182,20 +188,24 @@ def move(slot: Slot, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
     return stored[0] * numbers.shrink - change, first, second
 
 
-def numbers_of(slot: Slot, settings: Settings, scales: Sequence[float] = (1, 1, 1)) -> Numbers:
+def numbers_of(
+    step: int, settings: Settings, downs: Sequence[float], scales: Sequence[float] = (1, 1, 1)
+) -> Numbers:
     """Settings and scales as the compiled loop takes them.
 
     Parameters
     ----------
-    slot, settings
-        What is moved, and how.
+    step, settings
+        Number of the step, and how it is made.
+    downs
+        One over the scales of weight, gradient and moments.
     scales
         Scales of the new weight and moments.
     """
     s = settings
-    rate, eps = _corrected(slot.step, s)
+    rate, eps = _corrected(step, s)
     sign = -1.0 if s.maximizes else 1.0
-    weight, gradient, first, second = (float(scale_of(one).reciprocal()) for one in slot[:4])
+    weight, gradient, first, second = downs
     shrink = 1 - s.lr * s.weight_decay if s.is_decoupled else 1.0
     return Numbers(*map(np.float32, (
         weight, sign * gradient, s.beta1 * first, s.beta2 * second, scales[1], scales[2],
@@ -225,16 +235,6 @@ def _excess(x: Tensor) -> float:
     return 1 + ROUNDING.get(x.payload.dtype, 0.0) if isinstance(x, ScaledTensor) else 1.0
 
 
-def _scales(slots: Sequence[Slot], bounds: Tensor) -> Tensor:
-    """Scales of new weights and moments, float32 of shape (slots, 3)."""
-    limit = torch.tensor(
-        [[_limit(one) for one in (s.weight, s.first, s.second)] for s in slots],
-        device=bounds.device,
-    )
-    scales = power_of_two_scale(bounds, limit.clamp(min=1.0))
-    return torch.where(limit > 0, scales, 1.0)
-
-
 def _limit(x: Tensor) -> float:
     """Largest value of what a tensor is stored in; 0 where no scale is needed."""
     return LARGEST.get(x.payload.dtype, 0.0) if isinstance(x, ScaledTensor) else 0.0
@@ -245,24 +245,36 @@ def _try(slot: Slot, settings: Settings) -> Tensor:
     return torch.stack([amax_of(one) for one in move(slot, settings)])
 
 
-def _move(slot: Slot, settings: Settings, scales: Tensor) -> None:
-    """Move one parameter by torch's operations."""
-    targets = (slot.weight, slot.first, slot.second)
-    for target, value, scale in zip(targets, move(slot, settings), scales, strict=True):
-        if not isinstance(target, ScaledTensor):
-            target.detach().copy_(value)
-            continue
-        amax = amax_of(value)
-        if target is slot.weight and target.payload.dtype in LARGEST:
-            limit = LARGEST[target.payload.dtype]
-            scale = torch.minimum(scale, power_of_two_scale(amax, limit, scale))
-        target.payload.copy_(quantize(value, target.payload.dtype, scale))
-        target.scale.copy_(scale)
-        target.amax.copy_(amax)
+def _move(slots: Sequence[Slot], settings: Settings, scales: Tensor) -> None:
+    """Move parameters by torch's operations."""
+    for slot, row in zip(slots, scales, strict=True):
+        targets = (slot.weight, slot.first, slot.second)
+        for target, value, scale in zip(targets, move(slot, settings), row, strict=True):
+            if not isinstance(target, ScaledTensor):
+                target.detach().copy_(value)
+                continue
+            amax = amax_of(value)
+            if target is slot.weight and target.payload.dtype in LARGEST:
+                limit = LARGEST[target.payload.dtype]
+                scale = torch.minimum(scale, power_of_two_scale(amax, limit, scale))
+            target.payload.copy_(quantize(value, target.payload.dtype, scale))
+            target.scale.copy_(scale)
+            target.amax.copy_(amax)
+
+
+def _inputs(slots: Sequence[Slot]) -> list[tuple[Slot, list[float]]]:
+    """Slots with what their weight, gradient and moments are multiplied by on the way in."""
+    scales = torch.stack([scale_of(one) for slot in slots for one in slot[:4]])
+    return list(zip(slots, scales.reciprocal().view(-1, 4).tolist(), strict=True))
 
 
 def _run(
-    slot: Slot, settings: Settings, scales: Sequence[float], *, writes: bool
+    slot: Slot,
+    downs: Sequence[float],
+    settings: Settings,
+    scales: Sequence[float] = (1.0, 1.0, 1.0),
+    *,
+    writes: bool = True,
 ) -> tuple[list[float], float]:
     """Send a tensor through the compiled loop.
 
@@ -280,9 +292,9 @@ def _run(
     size = payloads[0].numel()
     part = casts.part_size(size)
     starts = range(0, size, part)
-    numbers = numbers_of(slot, settings, scales)
+    numbers = numbers_of(slot.step, settings, downs, scales)
     largest = np.float32(np.inf)
-    if writes and isinstance(slot.weight, ScaledTensor):
+    if isinstance(slot.weight, ScaledTensor):
         largest = np.float32(LARGEST.get(payloads[0].dtype, np.inf))
     tops = np.zeros((len(starts), 4), np.int32)
     ups = np.full(len(starts), scales[0], np.float32)
@@ -304,19 +316,27 @@ def _run(
     return tops[:, :3].max(0).view(np.float32).tolist(), float(least)
 
 
-def _try_on_cpu(slot: Slot, settings: Settings) -> Tensor:
-    return torch.tensor(_run(slot, settings, (1.0, 1.0, 1.0), writes=False)[0])
+def _move_on_cpu(slots: Sequence[Slot], settings: Settings, scales: Tensor) -> None:
+    """Move parameters by the compiled loop."""
+    rows = scales.tolist()
+    found = [_run(*one, settings, row) for one, row in zip(_inputs(slots), rows, strict=True)]
+    amaxes = torch.tensor([amax for amax, _ in found])
+    scales[:, 0] = torch.tensor([scale for _, scale in found])
+    _note(slots, scales, amaxes)
 
 
-def _move_on_cpu(slot: Slot, settings: Settings, scales: Sequence[float]) -> None:
-    """Move one parameter by the compiled loop."""
-    amaxes, weight_scale = _run(slot, settings, scales, writes=True)
-    targets = (slot.weight, slot.first, slot.second)
-    new_scales = (weight_scale, *scales[1:])
-    for target, amax, scale in zip(targets, amaxes, new_scales, strict=True):
-        if isinstance(target, ScaledTensor):
-            target.scale.fill_(scale)
-            target.amax.fill_(amax)
+def _note(slots: Sequence[Slot], scales: Tensor, amaxes: Tensor) -> None:
+    """Write new scales and largest magnitudes, both of shape (slots, 3), to where they belong."""
+    targets = [one for slot in slots for one in (slot.weight, slot.first, slot.second)]
+    values = zip(targets, scales.reshape(-1).unbind(), amaxes.reshape(-1).unbind(), strict=True)
+    pairs = [
+        pair
+        for target, scale, amax in values
+        if isinstance(target, ScaledTensor)
+        for pair in ((target.scale, scale), (target.amax, amax))
+    ]
+    if pairs:
+        torch._foreach_copy_([part for part, _ in pairs], [value for _, value in pairs])
 
 
 def _move_on_gpu(slots: Sequence[Slot], settings: Settings, scales: Tensor) -> None:
@@ -337,15 +357,4 @@ def _move_on_gpu(slots: Sequence[Slot], settings: Settings, scales: Tensor) -> N
         [[scale_of(one) for one in slot[:4]] for slot in slots],
         scales, constants, [_limit(slot.weight) or inf for slot in slots],
     )  # fmt: skip
-    scales = torch.cat((weight_scales[:, None], scales[:, 1:]), dim=1)
-    pairs = [
-        (part, value)
-        for row, slot in enumerate(slots)
-        for place, target in enumerate((slot.weight, slot.first, slot.second))
-        if isinstance(target, ScaledTensor)
-        for part, value in (
-            (target.scale, scales[row, place]), (target.amax, amaxes[row, place])
-        )
-    ]  # fmt: skip
-    if pairs:
-        torch._foreach_copy_([part for part, _ in pairs], [value for _, value in pairs])
+    _note(slots, torch.cat((weight_scales[:, None], scales[:, 1:]), dim=1), amaxes)

@@ -9,7 +9,6 @@ code is then in the last bits of the sum. What is too large becomes the largest 
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
@@ -30,12 +29,12 @@ LANES = 16  # elements of a block
 I8, I16, I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 F16, F32 = ir.HalfType(), ir.FloatType()
 # The type of an array's elements says what they are: signed integers are the wider ranges.
-C_TYPES = {
-    torch.float32: ctypes.c_float,
-    torch.float16: ctypes.c_uint16,
-    torch.bfloat16: ctypes.c_int16,
-    torch.float8_e4m3fn: ctypes.c_uint8,
-    torch.float8_e5m2: ctypes.c_int8,
+CODES = {
+    torch.float32: "<f4",
+    torch.float16: "<u2",
+    torch.bfloat16: "<i2",
+    torch.float8_e4m3fn: "|u1",
+    torch.float8_e5m2: "|i1",
 }
 KINDS = {
     types.float32: FLOAT32,
@@ -68,14 +67,21 @@ NARROW = {
 }
 
 
+class _Memory:
+    """What numpy asks for the memory of an array."""
+
+    def __init__(self, **interface: Any) -> None:
+        self.__array_interface__ = interface
+
+
 def memory_of(x: Tensor) -> Any:
     """Array over the memory of a contiguous tensor of a stored type, shape (n,).
 
-    float32 as such, the others as integers of their size, see `C_TYPES`. The caller keeps the
-    tensor alive; see `weightwise.numerics.kernels.cpu.memory_of` for why it is not ``x.numpy()``.
+    float32 as such, the others as integers of their size, see `CODES`. The caller keeps the tensor
+    alive; see `weightwise.numerics.kernels.cpu.memory_of` for why it is not ``x.numpy()``.
     """
-    array_type: Any = C_TYPES[x.dtype]
-    return np.ctypeslib.as_array((array_type * x.numel()).from_address(x.data_ptr()))
+    place = (x.data_ptr(), False)
+    return np.asarray(_Memory(data=place, shape=(x.numel(),), typestr=CODES[x.dtype], version=3))
 
 
 def fixed(lanes: int | None, element: ir.Type, value: float) -> ir.Constant:
