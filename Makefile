@@ -37,7 +37,9 @@ $(VENV)/runtime.stamp: $(SETTINGS)
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp
 	@echo "Adding the tools for tests, lint, docs and benchmarks"
-	@$(PIP) --group dev --editable './weightwise[hf,serve,track]' --editable './wardwise[pyvrp]'
+	@$(PIP) --group dev --editable './weightwise[hf,onnx,serve,track,vision]' --editable './wardwise[pyvrp]'
+	@rm -rf $(VENV)/peers
+	@$(PIP) --no-deps --target $(VENV)/peers timm torchvision
 	@touch $@
 
 demo: $(VENV)/runtime.stamp ## Run both main jobs on real input; writes out/wardwise.html and out/weightwise.html

@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "weightwise": (
         ("numerics",),
-        ("laws", "optim", "distributed"),
+        ("laws", "optim", "distributed", "images"),
         ("fp8",),
         ("lm", "vision", "clip", "distill"),
         ("train",),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from study.runs import BYTES
 
 from weightwise.fp8 import Fp8Training
-from weightwise.fp8.config import Level
 from weightwise.lm import GQAConfig, ModelConfig, SwiGLUConfig
+from weightwise.lm.tokenizer import CHAT_TOKENS
 from weightwise.optim import OptimizerConfig, ScheduleConfig
 from weightwise.train import DataConfig, Recipe, TrainConfig
+
+if TYPE_CHECKING:
+    from weightwise.fp8.config import Level
 
 SEEDS = (1, 2, 3)
 # Names as in table 6 of the paper. Products stay in float32: the optimizer alone is looked at.
@@ -70,6 +74,13 @@ def small(arm: str, seed: int) -> Recipe:
 def all_seeds(arm: str) -> list[Recipe]:
     """Runs of an arm."""
     return [small(arm, seed) for seed in SEEDS]
+
+
+def with_chat_tokens(recipe: Recipe) -> Recipe:
+    """A run whose tokenizer can write chats, from which fine-tuning begins."""
+    model = replace(recipe.model, vocab_size=BYTES + len(CHAT_TOKENS))
+    data = replace(recipe.data, chat_tokens=True)
+    return replace(recipe, name=f"{recipe.name}-chat", model=model, data=data)
 
 
 def fine_tuned(recipe: Recipe, level: Level | None, seed: int) -> Recipe:

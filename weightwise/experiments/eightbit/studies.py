@@ -20,7 +20,7 @@ from weightwise.recipes.post import sft
 from weightwise.train import load_model
 from weightwise.train.corpus import builtin_texts
 
-from .runs import SEEDS, all_seeds, fine_tuned, small
+from .runs import SEEDS, all_seeds, fine_tuned, small, with_chat_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def decoupling(runs: Runs, _figures: Path) -> Iterator[Row]:
     more = {}
     for arm in ("2a", "2b", "3", "4", "4-e5m2", "unscaled", "bfloat16-v"):
         more[arm] = differences(runs.losses(all_seeds(arm)), plain)
-        yield figure(f"decoupling_{arm}", more[arm], "nats over float32")
+        yield figure(f"arm_{arm}", more[arm], "nats over float32")
     yield claim(
         "decoupling_2a", "float16 master, E4M3 first and float16 second moment lose nothing",
         "#2a equals #0", more["2a"], "nats", goal=("<=", 0.01),
@@ -122,7 +122,7 @@ def gradients(run_dir: Path, size: int) -> Tensor:
 
 def tuning(runs: Runs, _figures: Path) -> Iterator[Row]:
     """Fine-tuning on chats in float32 and with O2, from the same checkpoint."""
-    start = small("float32", SEEDS[0])
+    start = with_chat_tokens(small("float32", SEEDS[0]))
     runs.make([start])
     folder = runs.folder / "instructions"
     answers = Router(default=(TaskGenerator(0.0),), routes={})
