@@ -3,8 +3,6 @@
 import importlib
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,26 +48,26 @@ def test_every_public_name_is_documented(package):
         assert not callable(value) or value.__doc__, f"{package}.{name} has no docstring"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", PACKAGES)
-def test_every_command_and_option_is_documented(library):
+def test_every_command_and_option_is_documented(start, library, tmp_path):
     """Each command and long option that --help shows stands in the page on the command line."""
     text = (ROOT / "docs" / library / "cli.md").read_text(encoding="utf-8")
     commands = commands_of(library)
     assert commands
-    for command, help_text in help_of(library, commands).items():
+    for command, help_text in help_of(start, library, commands, tmp_path).items():
         assert f"{library} {command}" in text
         assert "--help" in help_text
         for option in options_of(help_text):
             assert option in text, f"{library} {command} {option} is not documented"
 
 
-@pytest.mark.slow  # each compiles what it uses
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_prints_and_draws_what_the_docs_show(path, tmp_path):
+def test_example_prints_and_draws_what_the_docs_show(start, path, tmp_path):
     """The output and the drawings stored beside each example script are what it makes today."""
-    run = subprocess.run([sys.executable, path, tmp_path], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == path.with_suffix(".txt").read_text(encoding="utf-8")
+    printed = start(path, tmp_path).finish()
+    assert printed == path.with_suffix(".txt").read_text(encoding="utf-8")
     library, _, name = path.stem.partition("_")
     drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
     kept = (ROOT / "docs" / library).glob(f"{name}-*.svg")
@@ -81,6 +79,7 @@ def test_there_are_examples_of_both_libraries():
     assert {path.stem.split("_")[0] for path in EXAMPLES} == set(PACKAGES)
 
 
+@pytest.mark.slow
 def test_tables_and_diagrams_are_current():
     """What README and docs show is what the results files and the sources say."""
     stale = [p for p in render.pages() if render.rendered(p) != p.read_text(encoding="utf-8")]
@@ -141,17 +140,12 @@ print(json.dumps(texts))
 """
 
 
-def help_of(library, commands):
+def help_of(start, library, commands, folder):
     """Plain help text of each command, all from one process: imports take longer than help."""
-    environment = {"PATH": "/usr/bin", "NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"}
-    run = subprocess.run(
-        [sys.executable, "-c", HELP, library, *commands],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    program = folder / "help.py"
+    program.write_text(HELP, encoding="utf-8")
+    plain = {"NO_COLOR": "1", "COLUMNS": "200", "TERM": "dumb"}
+    return json.loads(start(program, library, *commands, **plain).finish())
 
 
 def commands_of(library):

@@ -7,7 +7,7 @@ from itertools import combinations, pairwise, permutations, product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wardwise.fleet.bounds import direct_legs, possible_legs
@@ -280,12 +280,14 @@ def test_linear_programmes_refuse_chargers_that_slow_down():
         least_end_s(instance, instance.robots[0], [ChargeVisit(station="s0")])
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10_000),
     dues=st.lists(st.integers(71, 250), min_size=3, max_size=3),
     readies=st.lists(st.integers(0, 70), min_size=3, max_size=3),
     capacity_wh=st.integers(150, 260),
 )
+@settings(max_examples=50)
 def test_no_trip_has_an_impossible_leg(seed, dues, readies, capacity_wh):
     """Exact charging of all orders of all subsets finds none that drives an excluded leg."""
     battery = Battery(capacity_wh=capacity_wh, wh_per_m=1.0)

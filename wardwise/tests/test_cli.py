@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -169,30 +166,17 @@ def test_bad_input_gets_one_line(run, tmp_path: Path, args: str, message: str):
 
 
 @pytest.mark.slow
-def test_control_c_writes_the_best_plan_so_far(tmp_path: Path):
+def test_control_c_writes_the_best_plan_so_far(start, monkeypatch, tmp_path: Path):
     """A real process: interrupted in the middle of a long search, it still writes a sound plan."""
-    path = os.pathsep.join(sys.path)
-    command = [sys.executable, "-m", "wardwise"]
-    subprocess.run(
-        [*command, "generate", "--output", "h.json"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True, capture_output=True,
-    )  # fmt: skip
-    with subprocess.Popen(
-        [*command, "plan", "h.json", "--time-limit", "200", "--json"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        heard = ""
-        while "Ctrl-C" not in heard:  # the line that opens the search
-            heard = process.stderr.readline()
-        time.sleep(3.0)
+    monkeypatch.chdir(tmp_path)
+    start("-m", "wardwise", "generate", "--output", "h.json").finish()
+    with start("-m", "wardwise", "plan", "h.json", "--time-limit", 200, "--json") as process:
+        process.until("Ctrl-C")  # the line that opens the search
+        time.sleep(1.0)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "best plan so far" in err
-    assert "Traceback" not in err
-    answer = json.loads(out)
+        answer = json.loads(process.finish(60))
+    assert "best plan so far" in process.err
+    assert "Traceback" not in process.err
     assert answer["is_feasible"] is True
     plan = read_plan(tmp_path / "h.plan.json")
     assert check(read_instance(tmp_path / "h.json"), plan).is_feasible

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -212,28 +209,23 @@ def test_the_robot_that_comes_furthest_says_what_is_missing():
     ],
     ids=["Solomon", "MTVRPTWR", "E-VRPTW", "hospital"],
 )
-def test_control_c_leaves_the_best_plan_so_far(content: str | Instance, name: str, tmp_path: Path):
+def test_control_c_leaves_the_best_plan_so_far(
+    start, monkeypatch, content: str | Instance, name: str, tmp_path: Path
+):
     """A real process and a real signal: exit code 0, the usual message, a plan that is sound."""
     if isinstance(content, Instance):
         write_json(content, tmp_path / name)
     else:
         (tmp_path / name).write_text(content)
-    with subprocess.Popen(
-        [sys.executable, "-m", "wardwise", "plan", name, "--method", "vns",
-         "--time-limit", "300", "--json"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        while "Ctrl-C" not in process.stderr.readline():  # the line that opens the search
-            assert process.poll() is None
+    monkeypatch.chdir(tmp_path)
+    words = ("plan", name, "--method", "vns", "--time-limit", 300, "--json")
+    with start("-m", "wardwise", *words) as process:
+        process.until("Ctrl-C")  # the line that opens the search
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "stopped: this is the best plan so far" in err
-    assert "Traceback" not in err
-    answer = json.loads(out)
+        answer = json.loads(process.finish(60))
+    assert "stopped: this is the best plan so far" in process.err
+    assert "Traceback" not in process.err
     assert answer["denied"] == answer["reasons"] == []
     stem = name.partition(".")[0]
     found = check(read_instance(tmp_path / name), read_plan(tmp_path / f"{stem}.plan.json"))

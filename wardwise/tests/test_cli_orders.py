@@ -6,8 +6,6 @@ import asyncio
 import json
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -68,6 +66,7 @@ def test_refused_messages_are_told_and_the_others_taken(run, tmp_path):
     assert "refused" in run("orders", "a.hl7").out
 
 
+@pytest.mark.slow
 def test_day_with_bins_can_be_sequenced(run, tmp_path):
     """Machine and bins of one day, orders of another system; what is in no bin is by hand."""
     write_pharmacy(generate_pharmacy(1, num_orders=3), tmp_path / "day.json")
@@ -146,32 +145,31 @@ def test_second_listener_leaves_the_table_of_the_first_alone(run, tmp_path):
     assert (tmp_path / "orders.csv").read_text() == "theirs"
 
 
-def listen(folder):
-    """A listener in a process of its own, and its port."""
-    command = [sys.executable, "-m", "wardwise", "hl7-listen", "--port", "0", "--json",
-               "--journal", "intake.jsonl", "--day-start", "2026-03-02T00:00+01:00"]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    return process, json.loads(process.stdout.readline())
+def listen(start):
+    """A listener in a process of its own, and what it says first."""
+    process = start(
+        "-m", "wardwise", "hl7-listen", "--port", "0", "--json",
+        "--journal", "intake.jsonl", "--day-start", "2026-03-02T00:00+01:00",
+    )  # fmt: skip
+    return process, json.loads(process.until(r".*\n", stream=1)[0])
 
 
 @pytest.mark.slow
-def test_listener_that_is_killed_goes_on_where_it_was(tmp_path):
+def test_listener_that_is_killed_goes_on_where_it_was(start, monkeypatch, tmp_path):
     """SIGKILL after each message: the table is whole, and what comes again changes nothing."""
+    monkeypatch.chdir(tmp_path)
 
     async def send(port, *messages):
         async with Sender("127.0.0.1", port) as sender, asyncio.timeout(30):
             return [await sender.send(message.encode()) for message in messages]
 
     for number, messages in enumerate(((GOOD,), (GOOD, LATER), (GOOD, LATER)), start=1):
-        process, told = listen(tmp_path)
+        process, told = listen(start)
         assert told["orders"] == min(number - 1, 1)
         assert asyncio.run(send(told["port"], *messages)) == [("AA", "")] * len(messages)
         process.send_signal(signal.SIGKILL if number < 3 else signal.SIGINT)
-        code = process.wait(timeout=20)
-        errors = process.communicate()[1]
-        assert "Traceback" not in errors
+        code = process.wait(20)
+        assert "Traceback" not in process.err
     assert code == 0
     (order,) = read_orders(tmp_path / "orders.csv")
     assert [line.drug for line in order.lines] == ["D0001", "D0002"]

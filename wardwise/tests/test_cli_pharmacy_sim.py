@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from datetime import date
@@ -193,25 +191,23 @@ def test_expired_packs_are_left_in(run, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_interrupted_day_goes_on_from_its_journal(run, day: str, tmp_path: Path, monkeypatch):
+def test_interrupted_day_goes_on_from_its_journal(
+    start, run, day: str, tmp_path: Path, monkeypatch
+):
     """Ctrl-C in the first day leaves a journal; the same command ends as if nothing had been."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # here; not in the process that is killed
     args = ["pharmacy-sim", day, "--days", "1", "--journal", "j.jsonl", "--mtbf", "1", "--json"]
     whole = run(*[word if word != "j.jsonl" else "whole.jsonl" for word in args])
-    command = [sys.executable, "-m", "wardwise", *args]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start("-m", "wardwise", *args)
     journal = tmp_path / "j.jsonl"
     deadline = time.monotonic() + 60
     while not journal.exists() or journal.read_bytes().count(b"\n") < 40:
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.err
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
-    assert "j.jsonl: holds what happened so far; the same command goes on" in err
+    process.send_signal(signal.SIGINT)
+    assert (process.wait(60), process.out) == (1, "")
+    assert "j.jsonl: holds what happened so far; the same command goes on" in process.err
     assert journal.read_bytes().count(b"\n") < (tmp_path / "whole.jsonl").read_bytes().count(b"\n")
     again = run(*args)
     assert "goes on after" in again.err

@@ -1,7 +1,5 @@
 """What happens to robots and requests after they are planned, in the corridor of wards."""
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -89,7 +87,7 @@ def test_degree_zero_gives_the_plan_back():
 
 
 @pytest.mark.slow
-def test_warm_up_compiles_every_kernel_of_a_day():
+def test_warm_up_compiles_every_kernel_of_a_day(start, tmp_path):
     """In a fresh process: afterwards no answer waits for a compilation."""
     script = """
 from wardwise.fleet.dispatch import kernels, reoptimise, warm_up
@@ -101,8 +99,9 @@ for module in (kernels, reoptimise):
         if is_own and not value.signatures:
             print(name)
 """
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (run.returncode, run.stdout) == (0, ""), run.stderr
+    program = tmp_path / "program.py"
+    program.write_text(script)
+    assert start(program).finish() == ""
 
 
 def test_only_requests_of_the_plan_are_known():

@@ -32,6 +32,7 @@ def test_same_seed_same_hospital():
     assert generate_hospital(seed=3) != generate_hospital(seed=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     num_floors=st.integers(2, 12),

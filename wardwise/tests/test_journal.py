@@ -1,8 +1,6 @@
 """The journal: what is answered is written, and what is written can be lived again."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -157,7 +155,7 @@ def test_a_file_that_is_no_journal_keeps_its_last_line(tmp_path, text):
 
 
 @pytest.mark.slow
-def test_a_killed_process_loses_nothing_that_was_answered(tmp_path):
+def test_a_killed_process_loses_nothing_that_was_answered(start, tmp_path):
     """Without any sync, every answer given before the kill is in the journal."""
     path = tmp_path / "day.jsonl"
     script = """
@@ -170,11 +168,11 @@ for event in EVENTS:
 os.kill(os.getpid(), 9)
 """
     folder = __file__.rpartition("/")[0]
-    run = subprocess.run(
-        [sys.executable, "-c", script, path, folder], capture_output=True, text=True
-    )
-    assert run.returncode == -9
-    assert run.stdout.split()[-1] == str(len(EVENTS))
+    program = tmp_path / "program.py"
+    program.write_text(script)
+    run = start(program, path, folder)
+    assert run.wait() == -9, run.err
+    assert run.out.split()[-1] == str(len(EVENTS))
     assert Dispatcher.replay(path).last.number == len(EVENTS)
 
 

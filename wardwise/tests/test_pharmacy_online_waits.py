@@ -97,6 +97,7 @@ def test_no_order_waits_longer_than_it_is_promised(
         assert lived.done_s[order.id] - order.release_s <= bound_s
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_promise_holds_in_trouble(seed: int) -> None:
@@ -117,6 +118,7 @@ def test_the_promise_holds_in_trouble(seed: int) -> None:
                     assert fetch.time_s > begun_s.get(order.id, 0.0)
 
 
+@pytest.mark.slow
 def test_strict_starves_what_ageing_serves() -> None:
     """Stat orders faster than the machine: strict serves the routine one last, ageing in time."""
     drugs = iter(DAY.bins)

@@ -245,6 +245,7 @@ def test_shared_storage_of_many_jobs_is_near_its_bound() -> None:
     assert sorted(pairs.retrieved) == sorted(cells[:60])
 
 
+@pytest.mark.slow
 def test_arm_for_several_bins() -> None:
     """Capacity 1: there and back for each bin; 2 and 3: no way to form tours is shorter."""
     cells = np.random.default_rng(4).choice(600, 6, replace=False)

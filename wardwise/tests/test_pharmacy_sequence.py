@@ -228,6 +228,7 @@ def test_single_commands_by_hand() -> None:
     assert sequence(day, method="first-come").makespan_s == pytest.approx(40.0)
 
 
+@pytest.mark.slow
 def test_cart_in_one_row_is_swept_from_near_to_far() -> None:
     """40 bins in a row: nothing beats one sweep that ends at the farthest, and it is found."""
     machine = Machine(rack=Rack(num_columns=60, num_rows=1))
@@ -238,6 +239,7 @@ def test_cart_in_one_row_is_swept_from_near_to_far() -> None:
     assert (np.diff(costs.cells[packed.node[found]]) > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points_m", [*LAYOUTS.values(), (*SAME_END, (6.0, 0.0))])
 def test_search_on_carts_beats_the_greedy_sequence(points_m) -> None:
     """Carts of 14 to 40 lines between small orders; every line stays in its order."""

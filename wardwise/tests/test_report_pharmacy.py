@@ -115,6 +115,7 @@ def test_way_shows_one_prescription_among_all_else(both: tuple[Replay, HospitalD
     assert max(numbers) == pytest.approx(left + width * (1 - 90 / span_s), abs=0.1)
 
 
+@pytest.mark.slow
 def test_page_without_pharmacy_has_no_trace_of_it(both: tuple[Replay, HospitalDay], page: str):
     """The section, the lanes and the legend come with the machine alone."""
     replay, _ = both

@@ -208,6 +208,7 @@ def test_both_ends_of_a_route_agree(seed: int) -> None:
         assert reaches(m, t, e, x, *s.back[0, p, [C, D, N]]) == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(seed=st.integers(0, 10**6))
 def test_stations_are_placed_no_worse_than_by_enumeration(seed: int) -> None:

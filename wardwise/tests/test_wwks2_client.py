@@ -6,8 +6,6 @@ import asyncio
 import json
 import signal
 import socket
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -85,18 +83,17 @@ def test_nothing_is_lost_and_nothing_given_out_twice(seed, caplog):
     assert len(left) == len(set(left))
 
 
-def start_robot(port, state):
+def start_robot(start, port, state):
     """A robot in a process of its own; returns when it listens."""
-    command = [
-        sys.executable, "-m", "wardwise", "wwks2-robot", "--port", str(port), "--json",
-        "--state", str(state), "--seed", "1", "--speed", "5000",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    return process, json.loads(process.stdout.readline())
+    process = start(
+        "-m", "wardwise", "wwks2-robot", "--port", port, "--json",
+        "--state", state, "--seed", "1", "--speed", "5000",
+    )  # fmt: skip
+    return process, json.loads(process.until(r".*\n", stream=1)[0])
 
 
 @pytest.mark.slow
-def test_killed_robot_goes_on_where_it_was(tmp_path):
+def test_killed_robot_goes_on_where_it_was(start, tmp_path):
     """SIGKILL in the middle, twice: after the restarts each order has left exactly once."""
     state = tmp_path / "robot.jsonl"
     orders = DAY.orders[:60]
@@ -105,7 +102,7 @@ def test_killed_robot_goes_on_where_it_was(tmp_path):
     processes = []
 
     def begin():
-        process, told = start_robot(port, state)
+        process, told = start_robot(start, port, state)
         processes.append(process)
         return told
 
@@ -125,8 +122,8 @@ def test_killed_robot_goes_on_where_it_was(tmp_path):
         known, num_connections, outcomes = asyncio.run(work())
     finally:
         for process in processes:
-            process.kill()
-            process.communicate()
+            with process:
+                pass
     assert known[0] == 0
     assert 15 <= known[1] < known[2] < 60
     assert num_connections >= 3
@@ -196,6 +193,7 @@ def test_cancelled_outputs_end_aborted():
     run(work, speed=200.0)
 
 
+@pytest.mark.slow
 def test_stopped_machine_is_waited_for():
     """Outputs that it turns down are sent again when it is ready; both states are told."""
     told = []

@@ -277,6 +277,7 @@ def test_noise_never_breaks_the_line(noise):
                 parse(part)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(items(messages.OutputMessage), st.data())
 def test_damaged_messages_are_read_or_refused(message, data):

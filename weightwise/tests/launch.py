@@ -49,10 +49,12 @@ def free_port() -> int:
 def work(words: list[str]) -> None:
     """Run the module or script as if Python had been started with it."""
     if words[0] == "-m":
-        sys.argv, sys.path[0] = words[1:], str(Path.cwd())
+        sys.path.insert(0, str(Path.cwd()))
+        sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     else:
-        sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
+        sys.path.insert(0, str(Path(words[0]).parent))
+        sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
 
 

@@ -1,8 +1,5 @@
 """The moving average over two real processes: the weights that a single one would give away."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,17 +30,15 @@ def recipe_of(steps=STEPS, strategy="ddp", expert_parallel=1):
     )  # fmt: skip
 
 
-def run_of_two(recipe, run_dir, folder):
+def run_of_two(start, recipe, run_dir, folder):
     """Train in two processes."""
     path = folder / f"{run_dir.name}.toml"
     path.write_text(to_toml(recipe), encoding="utf-8")
-    words = [sys.executable, *IN_TWO, "-m", "weightwise", "train", str(path), "--out", run_dir]
-    environment = {**os.environ, "WEIGHTWISE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    words = (*IN_TWO, "-m", "weightwise", "train", path, "--out", run_dir)
+    start(*words, WEIGHTWISE_CACHE=folder / "cache").finish()
 
 
-def run_of_one(recipe, run_dir, folder):
+def run_of_one(_start, recipe, run_dir, folder):
     """Train in this process."""
     train(recipe, run_dir, cache_dir=folder / "cache", console=Console(quiet=True))
 
@@ -52,7 +47,7 @@ def run_of_one(recipe, run_dir, folder):
 def alone(tmp_path_factory):
     """A folder with the run of a single process."""
     folder = tmp_path_factory.mktemp("averages")
-    run_of_one(recipe_of(), folder / "alone", folder)
+    run_of_one(None, recipe_of(), folder / "alone", folder)
     return folder
 
 
@@ -75,15 +70,17 @@ def check(run_dir, alone):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "expert_parallel"), [("fsdp", 1), ("ddp", 2)])
-def test_two_processes_give_away_what_one_does(alone, tmp_path, strategy, expert_parallel) -> None:
+def test_two_processes_give_away_what_one_does(
+    start, alone, tmp_path, strategy, expert_parallel
+) -> None:
     """Weights sharded or experts spread: evaluations and files hold the same averages."""
     run_dir = tmp_path / "two"
-    run_of_two(recipe_of(STEPS, strategy, expert_parallel), run_dir, alone)
+    run_of_two(start, recipe_of(STEPS, strategy, expert_parallel), run_dir, alone)
     check(run_dir, alone)
 
 
 @pytest.mark.slow
-def test_averages_move_between_layouts(alone, tmp_path) -> None:
+def test_averages_move_between_layouts(start, alone, tmp_path) -> None:
     """Three steps with sharded weights and spread experts, the rest alone, and the other way."""
     for name, first, second in (
         ("there", run_of_two, run_of_one),
@@ -91,6 +88,6 @@ def test_averages_move_between_layouts(alone, tmp_path) -> None:
     ):
         run_dir = tmp_path / name
         layouts = {run_of_two: ("fsdp", 2), run_of_one: ("ddp", 1)}
-        first(recipe_of(3, *layouts[first]), run_dir, alone)
-        second(recipe_of(STEPS, *layouts[second]), run_dir, alone)
+        first(start, recipe_of(3, *layouts[first]), run_dir, alone)
+        second(start, recipe_of(STEPS, *layouts[second]), run_dir, alone)
         check(run_dir, alone)

@@ -1,8 +1,5 @@
 """Over which tokens the loads of experts are balanced: a micro-batch, or the batch of all."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +34,7 @@ def norms(run_dir):
 
 
 @pytest.mark.slow
-def test_two_processes_balance_the_batch_of_one(tmp_path) -> None:
+def test_two_processes_balance_the_batch_of_one(start, tmp_path) -> None:
     """Steps of two processes with half of the batch each: equal only if shares are of the batch."""
     half = tiny().train.batch_size // 2
     found = {}
@@ -48,13 +45,8 @@ def test_two_processes_balance_the_batch_of_one(tmp_path) -> None:
         )  # fmt: skip
         path = tmp_path / f"{rule}.toml"
         path.write_text(to_toml(recipe_of(half, rule)), encoding="utf-8")
-        words = ("-m", "weightwise", "train", str(path), "--out", str(tmp_path / f"two-{rule}"))
-        done = subprocess.run(
-            [sys.executable, *IN_TWO, *words],
-            env={**os.environ, "WEIGHTWISE_CACHE": str(tmp_path / "cache")},
-            capture_output=True, text=True, timeout=200,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        words = (*IN_TWO, "-m", "weightwise", "train", path, "--out", tmp_path / f"two-{rule}")
+        start(*words, WEIGHTWISE_CACHE=tmp_path / "cache").finish()
         found[rule] = [norms(tmp_path / f"{kind}-{rule}") for kind in ("one", "two")]
     assert found["batch"][1] == pytest.approx(found["batch"][0], abs=1e-4)
     assert found["micro_batch"][0] == found["batch"][0]

@@ -1,10 +1,7 @@
 """The command line as people call it."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -163,31 +160,22 @@ def test_version_and_commands(call):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM])
-def test_signal_saves_and_the_same_command_goes_on(tmp_path, cache, number):
+def test_signal_saves_and_the_same_command_goes_on(start, tmp_path, cache, number):
     """Ctrl-C or SIGTERM: exit code 1, a checkpoint of the last step, and the way on is told."""
-    environment = {**os.environ, "WEIGHTWISE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     settings = ("train.steps=100000", "train.save_every=100000", "schedule.kind=constant")
-    words = [sys.executable, "-m", "weightwise", "train", "tiny", "--out", str(tmp_path), "--set"]
+    words = ("-m", "weightwise", "train", "tiny", "--out", tmp_path, "--set", *settings)
     metrics = tmp_path / "metrics.jsonl"
-    with subprocess.Popen(
-        [*words, *settings], env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with start(*words, WEIGHTWISE_CACHE=cache) as process:
         while not (metrics.exists() and metrics.stat().st_size):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(number)
-        _, err = process.communicate()
-    assert process.returncode == 1
-    assert "the same command goes on from there" in err
+        assert process.wait() == 1
+    assert "the same command goes on from there" in process.err
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     step = int(checkpoint.name.removeprefix("step-"))
-    again = subprocess.run(
-        [*words, *settings, f"train.steps={step + 2}"],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert again.returncode == 0, again.stderr
-    assert f"going on from step {step} " in again.stderr
+    again = start(*words, f"train.steps={step + 2}", WEIGHTWISE_CACHE=cache)
+    again.finish()
+    assert f"going on from step {step} " in again.err
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert sorted(set(steps)) == list(range(1, step + 3))

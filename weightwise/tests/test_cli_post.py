@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -117,20 +114,6 @@ def test_a_tokenizer_without_chat_is_refused(call, chat_model, data):
     assert "tokenizer: expected chat tokens" in err
 
 
-def start(words, cache):
-    """A command in a process of its own."""
-    environment = {**os.environ, "WEIGHTWISE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *map(str, words)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def finish(words, cache):
-    """Run a command to its end."""
-    with start(words, cache) as process:
-        _, err = process.communicate(timeout=250)
-    assert process.returncode == 0, err
-
-
 def untimed(run_dir):
     """All rows without the speed."""
     rows = read_metrics(run_dir / "metrics.jsonl")
@@ -145,7 +128,7 @@ COMMANDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo"])
-def test_killed_without_warning_and_called_again(tmp_path, chat_model, data, name):
+def test_killed_without_warning_and_called_again(start, tmp_path, chat_model, data, name):
     """Killed in the middle, the same command ends with the rows and weights of one never killed."""
     file, *changes = COMMANDS[name]
     cache = data / "cache"
@@ -156,14 +139,15 @@ def test_killed_without_warning_and_called_again(tmp_path, chat_model, data, nam
             "-m", "weightwise", name, chat_model, data / file, "--out", out, "--set", *settings,
         )  # fmt: skip
 
-    finish(words(tmp_path / "whole"), cache)
+    start(*words(tmp_path / "whole"), WEIGHTWISE_CACHE=cache).finish()
     killed = tmp_path / "killed"
-    with start(words(killed), cache) as process:
+    with start(*words(killed), WEIGHTWISE_CACHE=cache) as process:
         while len(list(killed.glob("checkpoints/step-*"))) == 0:
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-    finish(words(killed), cache)
+        process.wait()
+    start(*words(killed), WEIGHTWISE_CACHE=cache).finish()
     assert untimed(killed) == untimed(tmp_path / "whole")
     ours, theirs = (
         max((tmp_path / run / "checkpoints").glob("step-*")) / "model.safetensors"
@@ -174,7 +158,7 @@ def test_killed_without_warning_and_called_again(tmp_path, chat_model, data, nam
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft"])
-def test_two_processes_make_the_steps_of_one(tmp_path, chat_model, data, name):
+def test_two_processes_make_the_steps_of_one(start, tmp_path, chat_model, data, name):
     """Dropout, packing and own answers are those of the micro-batch, not of the process."""
     file, *_ = COMMANDS[name]
     changes = ("train.steps=6", *(COMMANDS[name][2:]))
@@ -183,7 +167,7 @@ def test_two_processes_make_the_steps_of_one(tmp_path, chat_model, data, name):
             *launcher, "-m", "weightwise", name, chat_model, data / file,
             "--out", tmp_path / out, "--set", *FAST, *changes,
         )  # fmt: skip
-        finish(words, data / "cache")
+        start(*words, WEIGHTWISE_CACHE=data / "cache").finish()
     for one, two in zip(untimed(tmp_path / "one"), untimed(tmp_path / "two"), strict=True):
         assert two == pytest.approx(one, abs=1e-4)
 

@@ -49,6 +49,7 @@ def make_runs(tmp_path, cache, count):
         journal.append(work(Task(recipe=run, run_dir=out / "runs" / run.name, cache_dir=cache)))
 
 
+@pytest.mark.slow
 def test_dry_run_lists_the_grid(call, tmp_path, cache):
     """N, D, FLOP and a time for each run; what is made is marked and not counted."""
     make_runs(tmp_path, cache, 1)
@@ -68,6 +69,7 @@ def test_dry_run_lists_the_grid(call, tmp_path, cache):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_finished_sweep_tells_its_counts(call, tmp_path, cache):
     """One line, or one JSON object; then the table can be fitted."""
     make_runs(tmp_path, cache, 2)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
 from http.client import HTTPConnection
 
 import pytest
@@ -68,6 +64,7 @@ def records(out: str) -> list[dict]:
     return [json.loads(line) for line in out.splitlines()]
 
 
+@pytest.mark.slow
 def test_several_prompts_come_in_order_and_as_alone(call, runs, tmp_path):
     """Prompts of the words, of a file and of standard input; each has the text it has alone."""
     (tmp_path / "prompts.txt").write_text("import os\n\nclass Ä:\n", encoding="utf-8")
@@ -236,22 +233,18 @@ def post(port: int, body: dict) -> dict:
         connection.close()
 
 
-@pytest.mark.slow  # two processes that import everything
-def test_killed_server_starts_again_and_terminated_one_finishes(runs):
+@pytest.mark.slow
+def test_killed_server_starts_again_and_terminated_one_finishes(start, runs):
     """SIGKILL, start again, the same seeded text; SIGTERM ends it between requests."""
     pytest.importorskip("uvicorn")
-    words = [sys.executable, "-m", "weightwise", "serve", str(runs / "plain"), "--port", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = ("-m", "weightwise", "serve", runs / "plain", "--port", "0")
     body = {"model": "tiny", "prompt": "def f", "max_tokens": 20, "seed": 4}
     texts = []
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
-        with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
-            line = process.stderr.readline()
-            found = re.search(r"tiny at http://127\.0\.0\.1:(\d+)/v1", line)
-            assert found, line
+        with start(*words) as process:
+            found = process.until(r"tiny at http://127\.0\.0\.1:(\d+)/v1")
             texts.append(post(int(found[1]), body)["choices"][0]["text"])
             process.send_signal(number)
-            _, rest = process.communicate(timeout=60)
-        assert process.returncode == code
-        assert "Traceback" not in rest
+            assert process.wait(60) == code
+        assert "Traceback" not in process.err
     assert texts[0] == texts[1] != ""

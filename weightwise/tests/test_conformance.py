@@ -35,6 +35,8 @@ MX = {
     "mxfp4": ("float4_e2m1fn", 6.0, 2),
 }
 
+pytestmark = pytest.mark.slow  # all files are written once, which takes seconds
+
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,7 +55,6 @@ def floats(bits: list[str] | list[int]) -> np.ndarray:
     return np.array([int(one) for one in bits], dtype=np.uint32).view(np.float32)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dtype"), DTYPES.items())
 def test_codes_and_roundings_are_those_of_ml_dtypes(vectors: Path, name: str, dtype: str) -> None:
     """Every code has the value, and every finite number in range the code, that ml_dtypes gives."""
@@ -130,7 +131,6 @@ def test_nvfp4_files_follow_their_two_scales(vectors: Path) -> None:
             np.testing.assert_array_equal(floats(record["decoded"]), values)
 
 
-@pytest.mark.slow
 def test_command_lists_formats_and_writes_the_vectors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

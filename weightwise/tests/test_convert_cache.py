@@ -60,6 +60,7 @@ def convert(*more: str) -> int:
     return main(["convert", *words, *more])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_model_comes_in_and_gets_a_small_cache_in_one_step(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -112,7 +110,7 @@ def test_given_tokenizer_is_used_and_must_fit_the_model(tmp_path, texts):
         prepare(config, 279, tmp_path / "cache")
 
 
-def test_two_threads_may_prepare_at_once(tmp_path, texts):
+def test_two_threads_may_prepare_at_once(start, tmp_path, texts):
     """Both end with the same whole data, and leave nothing else behind."""
     folder, _ = texts
     with ThreadPoolExecutor(2) as pool:
@@ -124,20 +122,18 @@ def test_two_threads_may_prepare_at_once(tmp_path, texts):
 
 
 @pytest.mark.slow
-def test_two_processes_may_prepare_at_once(tmp_path, texts):
+def test_two_processes_may_prepare_at_once(start, tmp_path, texts):
     """Both end with the same whole data, and leave nothing else behind."""
     folder, _ = texts
-    code = (
+    program = tmp_path / "program.py"
+    program.write_text(
         "import sys; from pathlib import Path; from weightwise.train import *\n"
         "config = DataConfig(source=FileSource(paths=(sys.argv[1],)), valid_fraction=0.25)\n"
         "data = prepare(config, 300, Path(sys.argv[2]))\n"
         "print(data.fingerprint, data.train.read(0, data.train.num_tokens).sum())"
     )
-    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "cache")]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = {process.communicate()[0] for process in both}
-    assert [process.returncode for process in both] == [0, 0]
-    assert len(outputs) == 1
+    both = [start(program, folder, tmp_path / "cache") for _ in range(2)]
+    assert len({process.finish() for process in both}) == 1
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 

@@ -1,15 +1,11 @@
 """Several processes, under the real torchrun too, make the steps of one."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from weightwise.train import load_model, read_metrics
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "resume.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 IN_TWO = (str(Path(__file__).with_name("launch.py")), "2")
 SETTINGS = ("train.log_every=1", "train.eval_every=4", "train.save_every=4")
@@ -17,13 +13,11 @@ SETTINGS = ("train.log_every=1", "train.eval_every=4", "train.save_every=4")
 pytestmark = pytest.mark.slow
 
 
-def run(out, cache, *settings, launcher=()):
+def run(start, out, cache, *settings, launcher=()):
     """Train the tiny recipe with a fixed schedule; returns rows of losses by step."""
-    environment = {**os.environ, "WEIGHTWISE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, *launcher, "-m", "weightwise", "train", "tiny", "--out", str(out)]
+    words = [*launcher, "-m", "weightwise", "train", "tiny", "--out", out]
     words += ["--set", *SETTINGS, "schedule.decay_steps=12", *settings]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    start(*words, WEIGHTWISE_CACHE=cache, OMP_NUM_THREADS=1).finish()
     rows = read_metrics(out / "metrics.jsonl")
     return {
         (row["step"], name): row[name]
@@ -33,22 +27,23 @@ def run(out, cache, *settings, launcher=()):
     }
 
 
-def test_run_moves_between_one_process_ddp_and_fsdp(tmp_path):
+def test_run_moves_between_one_process_ddp_and_fsdp(start, tmp_path):
     """Four steps sharded, four alone, four replicated: the losses of twelve alone."""
     cache, out = tmp_path / "cache", tmp_path / "moved"
-    alone = run(tmp_path / "alone", cache, "train.steps=12")
-    run(out, cache, "train.steps=4", "train.strategy=fsdp", launcher=TORCHRUN)
-    run(out, cache, "train.steps=8")
-    moved = run(out, cache, "train.steps=12", "train.strategy=ddp", launcher=IN_TWO)
+    alone = run(start, tmp_path / "alone", cache, "train.steps=12")
+    run(start, out, cache, "train.steps=4", "train.strategy=fsdp", launcher=TORCHRUN)
+    run(start, out, cache, "train.steps=8")
+    moved = run(start, out, cache, "train.steps=12", "train.strategy=ddp", launcher=IN_TWO)
     assert moved == pytest.approx(alone, abs=1e-5)
     assert load_model(out)[2].train.steps == 12
 
 
-def test_quantized_sharded_model_is_the_one_of_a_single_process(tmp_path):
+def test_quantized_sharded_model_is_the_one_of_a_single_process(start, tmp_path):
     """Low precision, micro-batches and sharding together; groups lie within a micro-batch."""
     settings = ("train.steps=8", "precision.format=e4m3")
-    alone = run(tmp_path / "alone", tmp_path / "cache", *settings)
+    alone = run(start, tmp_path / "alone", tmp_path / "cache", *settings)
     shared = run(
+        start,
         tmp_path / "shared",
         tmp_path / "cache",
         *settings,

@@ -113,6 +113,7 @@ def test_no_rotary_pair_of_the_needle_task_is_slower_than_its_training() -> None
         assert 2 * math.pi / turn < needle.STAGES[-1][0] / 2
 
 
+@pytest.mark.slow
 def test_rotated_latents_change_nothing_but_the_codes() -> None:
     """The up-projections undo the rotation; with codes the numbers are others."""
     plain = LatentConfig(num_heads=4, share_factor=2)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,6 @@ from weightwise.train.parallel import World, spread
 
 WORKER = Path(__file__).with_name("expert_parallel_worker.py")
 LAUNCH = str(Path(__file__).with_name("launch.py"))
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4")
 CASES = {
     # Overflow at every layer, and draws that must not depend on the number of processes.
     "top1": {"keep_rule": "random"},
@@ -48,25 +45,18 @@ def recipe_of(name, expert_parallel=1, ffn=None, **settings):
     )
 
 
-def environment(folder):
-    """One thread, and one place for prepared data."""
-    return {**os.environ, "WEIGHTWISE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+@pytest.fixture(scope="module")
+def launch(start, folder):
+    """Start a script or module in so many processes, with one place for prepared data."""
+
+    def begin(num_processes, words):
+        launcher = (LAUNCH, num_processes) if num_processes > 1 else ()
+        return start(*launcher, *words, WEIGHTWISE_CACHE=folder / "cache")
+
+    return begin
 
 
-def launch(num_processes, words, folder):
-    """Run a script or module in so many processes, to its end."""
-    launcher = (LAUNCH, str(num_processes)) if num_processes > 1 else ()
-    done = subprocess.run(
-        [sys.executable, *launcher, *map(str, words)],
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def observed(num_processes, folder, layouts):
+def observed(launch, num_processes, folder, layouts):
     """What the worker finds in each case and layout (expert_parallel, strategy)."""
     out = folder / f"{num_processes}.pt"
     paths = []
@@ -76,14 +66,14 @@ def observed(num_processes, folder, layouts):
             paths.append(folder / f"{num_processes}-{name}.toml")
             recipe = recipe_of(name, expert_parallel, ffn, strategy=strategy)
             paths[-1].write_text(to_toml(recipe), encoding="utf-8")
-    launch(num_processes, [WORKER, out, folder / "cache", *paths], folder)
+    launch(num_processes, [WORKER, out, folder / "cache", *paths]).finish()
     return torch.load(out)
 
 
 @pytest.fixture(scope="module")
-def alone(folder):
+def alone(launch, folder):
     """The cases in one process."""
-    return observed(1, folder, [(1, "ddp")])
+    return observed(launch, 1, folder, [(1, "ddp")])
 
 
 @pytest.mark.slow
@@ -91,9 +81,9 @@ def alone(folder):
     ("num_processes", "layouts"),
     [(2, [(2, "ddp"), (2, "fsdp")]), (4, [(4, "ddp"), (2, "ddp")])],
 )
-def test_processes_route_and_learn_as_a_single_one(alone, folder, num_processes, layouts):
+def test_processes_route_and_learn_as_a_single_one(launch, alone, folder, num_processes, layouts):
     """Losses, norms and gradients to 1e-5; the same experts for every token, recycled ones too."""
-    found = observed(num_processes, folder, layouts)
+    found = observed(launch, num_processes, folder, layouts)
     assert found.pop("travel") <= 1e-6
     assert len(found) == len(CASES) * len(layouts)
     for name, ours in found.items():
@@ -135,21 +125,15 @@ def command(recipe, folder, run_dir):
     return ["-m", "weightwise", "train", path, "--out", run_dir]
 
 
-def kill_after(step, words, folder, run_dir):
+def kill_after(step, launcher, run_dir):
     """Kill launcher and one of four workers once a step is logged; the others must end."""
-    launcher = subprocess.Popen(
-        [sys.executable, *TORCHRUN, *map(str, words)],
-        env=environment(folder),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
     while not (rows := read_metrics(run_dir / "metrics.jsonl")) or rows[-1]["step"] < step:
         assert launcher.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
     *others, last = map(int, children.read_text().split())
     assert len(others) == 3
-    launcher.kill()
+    launcher.send_signal(signal.SIGKILL)
     os.kill(last, signal.SIGKILL)
     launcher.wait()
     deadline = time.monotonic() + 60
@@ -172,30 +156,30 @@ def is_running(process):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in /proc")
-def test_killed_run_goes_on_bit_for_bit(folder, tmp_path):
+def test_killed_run_goes_on_bit_for_bit(launch, tmp_path):
     """SIGKILL between two checkpoints, then the same command: rows and weights of a whole run."""
     recipe = recipe_of("kills", 2, steps=12, save_every=4, eval_every=6, eval_batches=2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    launch(4, command(recipe, tmp_path, whole), folder)
+    launch(4, command(recipe, tmp_path, whole)).finish()
     words = command(recipe, tmp_path, killed)
-    kill_after(6, words, folder, killed)
+    kill_after(6, launch(4, words), killed)
     assert read_metrics(killed / "metrics.jsonl")[-1]["step"] < 12
-    launch(4, words, folder)
+    launch(4, words).finish()
     assert untimed(killed) == untimed(whole)
     last = "checkpoints/step-000012/model.safetensors"
     assert (killed / last).read_bytes() == (whole / last).read_bytes()
 
 
 @pytest.mark.slow
-def test_run_goes_on_with_another_number_of_processes(folder, tmp_path, monkeypatch):
+def test_run_goes_on_with_another_number_of_processes(launch, folder, tmp_path, monkeypatch):
     """Four steps on a mesh of 2 x 2, four alone, four in two processes: the losses of twelve."""
     monkeypatch.setenv("WEIGHTWISE_CACHE", str(folder / "cache"))
     settings = {"save_every": 4, "eval_every": 4, "eval_batches": 2}
     train(recipe_of("alone", steps=12, **settings), tmp_path / "alone")
     moved = tmp_path / "moved"
-    launch(4, command(recipe_of("moved", 2, steps=4, **settings), tmp_path, moved), folder)
+    launch(4, command(recipe_of("moved", 2, steps=4, **settings), tmp_path, moved)).finish()
     train(recipe_of("moved", steps=8, **settings), moved)
-    launch(2, command(recipe_of("moved", 2, steps=12, **settings), tmp_path, moved), folder)
+    launch(2, command(recipe_of("moved", 2, steps=12, **settings), tmp_path, moved)).finish()
     ours, theirs = untimed(moved), untimed(tmp_path / "alone")
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]
     for mine, other in zip(ours, theirs, strict=True):

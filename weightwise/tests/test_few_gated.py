@@ -11,6 +11,7 @@ from weightwise.lm.ffn import SwiGLU
 from weightwise.lm.products import FEW_ROWS, takes_few_rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("rows", [1, 2, 5, 8])
 def test_few_rows_are_the_definition(rows: int, num_threads: int) -> None:

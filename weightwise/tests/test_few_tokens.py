@@ -17,6 +17,8 @@ from weightwise.lm.products import FEW_ROWS
 
 HIDDEN, WIDTH = 251, 301  # no multiples of anything, and large enough for compiled code
 
+pytestmark = pytest.mark.slow  # the first call compiles or loads for seconds
+
 
 def layer_of(top_k: int, num_shared: int, num_experts: int = 5, **settings) -> MixtureOfExperts:
     """A layer with drawn weights."""

@@ -275,6 +275,7 @@ def test_memory_stays_resizable(dtype: torch.dtype) -> None:
         assert tensor.untyped_storage().size() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("offset", [0, 3])
 def test_large_tensors_past_the_caches(num_threads: int, offset: int) -> None:
@@ -319,6 +320,7 @@ def test_forked_processes_quantize_on_their_own() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_without_openmp_other_threads_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no team of OpenMP can be had the bits are the same."""
     x = torch.randn(600, 500, generator=torch.Generator().manual_seed(0))

@@ -118,6 +118,7 @@ def test_kernel_is_the_definition(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", [None, CodeConfig()])
 def test_threads_give_the_definition(codes: CodeConfig | None) -> None:
     """Several threads share the tokens, whose parts are put together."""

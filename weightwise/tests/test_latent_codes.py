@@ -171,6 +171,7 @@ def test_scales_chosen_by_error_are_never_worse(x, config):
     assert (errors("error") <= errors("range") + group * step**2 * 2.0**-16).all()
 
 
+@pytest.mark.slow
 @given(x=rows(), config=CONFIGS, data=st.data())
 def test_a_token_has_its_codes_wherever_it_stands(x, config, data):
     """Prompts in pieces of any length, and rows of any shape, have the codes of one piece."""
@@ -195,6 +196,7 @@ def test_codes_of_a_long_prompt_do_not_depend_on_its_pieces(size, is_symmetric):
         assert torch.equal(joined, getattr(whole, part))
 
 
+@pytest.mark.slow
 def test_threads_change_nothing():
     """A tensor that is large enough to be shared has the bits of the same rows alone."""
     before = torch.get_num_threads()

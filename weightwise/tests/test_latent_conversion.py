@@ -115,6 +115,7 @@ def test_groups_of_any_size_and_codes_are_filled() -> None:
         assert sum(group.coded_error) > sum(group.output_error)
 
 
+@pytest.mark.slow
 def test_a_rotated_latent_is_the_same_without_codes() -> None:
     """The rotation is folded into the up-projections."""
     model, token_BT = built(), texts(1, seed=5)[0]

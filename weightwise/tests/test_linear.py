@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -22,6 +20,9 @@ from weightwise.numerics import (
     quantize_model,
     unquantize_model,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -285,7 +286,7 @@ if strategy != "single":
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path: Path) -> None:
+def test_two_processes_equal_one(start: Callable[..., Any], tmp_path: Path) -> None:
     """Gradients of two data-parallel processes, DDP or FSDP2, are those of a single one."""
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
@@ -293,15 +294,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     gradients = {}
     for strategy in ("single", "ddp", "fsdp"):
         result = tmp_path / f"{strategy}.pt"
-        launch = [sys.executable, *(in_two if strategy != "single" else [])]
-        done = subprocess.run(
-            [*launch, str(worker), strategy, str(result)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stderr
+        launcher = in_two if strategy != "single" else []
+        start(*launcher, worker, strategy, result).finish()
         gradients[strategy] = torch.load(result)
     for strategy in ("ddp", "fsdp"):
         torch.testing.assert_close(gradients[strategy], gradients["single"], rtol=1e-5, atol=1e-6)

@@ -203,6 +203,7 @@ def test_data_without_a_mix_are_what_they_were(
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_mixed_run_goes_on_bit_for_bit(sources: dict[str, FileSource], tmp_path: Path) -> None:
     """Stopped in annealing and resumed: the weights of a run that never stopped."""
     cache = tmp_path / "cache"

@@ -3,11 +3,14 @@
 import io
 import json
 import os
+import random
+import runpy
 import shutil
-import subprocess
-import sys
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,6 +94,7 @@ def test_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, run_dir
         assert ours == (tmp_path / "whole" / "checkpoints/step-000008" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_continues_bit_for_bit(tmp_path, cache):
     """A run that rounds by chance, stopped and continued, makes the same choices."""
     precision = PrecisionConfig(format="e2m1", rounding="stochastic")
@@ -241,18 +245,27 @@ def test_checkpoint_survives_verification(finished):
 
 
 @pytest.mark.slow
-def test_five_kills_change_nothing():
-    """The real command, killed at five random steps: every row bit for bit as without kills."""
-    done = subprocess.run(
-        [sys.executable, BENCHMARK, "kills"], capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, done.stderr
-    rows = {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert rows["training_resume_after_5_sigkills_max_loss_difference"]["value"] == 0.0
-    assert rows["training_resume_after_5_sigkills_rows_identical"]["value"] == 1.0
-    assert (
-        len(
-            rows["training_resume_after_5_sigkills_max_loss_difference"]["detail"]["killed_at_step"]
-        )
-        == 5
-    )
+def test_five_kills_change_nothing(start, tmp_path, cache):
+    """The command of the benchmark, killed at five random steps: every row as without kills."""
+    tools = SimpleNamespace(**runpy.run_path(str(BENCHMARK)))
+
+    def begin(run_dir):
+        _, *words = tools.command(run_dir, (), [])
+        return start(*words, WEIGHTWISE_CACHE=cache)
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    begin(whole).finish()
+    steps = []
+    for target in sorted(random.Random(7).sample(range(2, tools.STEPS), 5)):
+        with begin(killed) as process:
+            while tools.last_step(killed) < target:
+                assert process.poll() is None, process.err
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+        steps.append(tools.last_step(killed))
+    assert steps[-1] < tools.STEPS
+    begin(killed).finish()
+    ours, theirs = ([tools.untimed(row) for row in tools.read_rows(run)] for run in (killed, whole))
+    assert ours == theirs
+    assert [row["step"] for row in ours if "train_loss" in row][-1] == tools.STEPS

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -261,24 +260,19 @@ def test_a_broken_line_in_the_middle_is_named(finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_sweeps_do_not_share_a_folder(sweep, tmp_path):
+def test_two_sweeps_do_not_share_a_folder(start, sweep, tmp_path):
     """The second is told who is at work; when that process is dead, the folder is free again."""
-    code = (
+    program = tmp_path / "program.py"
+    program.write_text(
         "import sys, time; from pathlib import Path; from weightwise.sweep.journal import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "with locked(Path(sys.argv[1])): print('held', file=sys.stderr); time.sleep(60)"
     )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path / "out"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout.readline() == "held\n"
+    with start(program, tmp_path / "out") as holder:
+        holder.until("held")
         with pytest.raises(
             ValueError, match=f"no other process at work there, process {holder.pid}"
         ):
             run_sweep(sweep, tmp_path / "out", console=QUIET)
-    finally:
-        holder.kill()
-        holder.communicate()
     with locked(tmp_path / "out"):
         text = (tmp_path / "out" / "lock").read_text()
     assert text.startswith(f"process {os.getpid()} on ")

@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -46,22 +44,35 @@ def records_of(out):
     return {record["name"]: record | {"seconds": None} for record in records}
 
 
-def start_sweep(path, out, cache):
-    """The command in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "weightwise", "law", "sweep", path, "--out", out, "--jobs", "2"],
-        env=os.environ | {"WEIGHTWISE_CACHE": str(cache)},
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def out(tmp_path):
+    """The folder of the sweep."""
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def start_sweep(start, path, out, cache):
+    """Start the command."""
+    words = ("-m", "weightwise", "law", "sweep", path, "--out", out, "--jobs", "2")
+    return lambda: start(*words, WEIGHTWISE_CACHE=cache)
 
 
 def last_written(out):
     """When a run has last written metrics, nanoseconds; 0 if none has."""
     files = Path(out).glob("runs/*/metrics.jsonl")
     return max((path.stat().st_mtime_ns for path in files), default=0)
+
+
+def any_runs(group):
+    """Whether some process of a group has not ended."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group, *_ = file.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(its_group) == group and state != "Z":
+            return True
+    return False
 
 
 def wait_for_work(process, out):
@@ -72,37 +83,36 @@ def wait_for_work(process, out):
 
 
 @pytest.mark.slow
-def test_killed_sweeps_lose_and_repeat_nothing(tmp_path, path, cache):
+def test_killed_sweeps_lose_and_repeat_nothing(tmp_path, path, out, cache, start_sweep):
     """Two kills of all processes at any moment, then records with the bits of a calm sweep."""
-    out = tmp_path / "out"
-    calm = run_sweep(read_sweep(path), tmp_path / "calm", jobs=2, cache_dir=cache, console=QUIET)
+    calm = run_sweep(read_sweep(path), tmp_path / "calm", jobs=1, cache_dir=cache, console=QUIET)
     assert calm.is_complete
     draw = random.Random(7)
     num_kills = 0
     for _ in range(2):
-        process = start_sweep(path, out, cache)
+        process = start_sweep()
         wait_for_work(process, out)
         time.sleep(draw.uniform(0, 0.4))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             num_kills += 1
-        process.communicate()
+        process.wait()
     assert num_kills >= 1
-    process = start_sweep(path, out, cache)
-    said, _ = process.communicate()
-    assert process.returncode == 0
+    process = start_sweep()
+    said = process.finish()
     assert said.startswith("long: 4 of 4 runs done; records in ")
     assert records_of(out) == records_of(tmp_path / "calm")
 
 
 @pytest.mark.slow
-def test_workers_end_with_the_process_that_started_them(tmp_path, path, cache):
+def test_workers_end_with_the_process_that_started_them(out, start_sweep):
     """A kill of that process alone leaves nobody who writes into the folder."""
-    out = tmp_path / "out"
-    process = start_sweep(path, out, cache)
+    process = start_sweep()
     wait_for_work(process, out)
-    process.kill()
-    process.communicate()  # the workers share its standard error: this returns when all are gone
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while any_runs(process.pid):
+        time.sleep(0.01)
     before = last_written(out)
     time.sleep(0.5)
     assert last_written(out) == before
@@ -110,14 +120,13 @@ def test_workers_end_with_the_process_that_started_them(tmp_path, path, cache):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("to_group", [True, False], ids=["terminal", "process alone"])
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, path, cache, to_group):
+def test_ctrl_c_saves_and_says_how_to_go_on(out, start_sweep, to_group):
     """Every run under way saves its last step; one line and exit code 1, no traceback."""
-    out = tmp_path / "out"
-    process = start_sweep(path, out, cache)
+    process = start_sweep()
     wait_for_work(process, out)
     (os.killpg if to_group else os.kill)(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.wait(60) == 1
+    said = process.err
     assert "runs left; the same command goes on with them" in said
     assert "Traceback" not in said
     steps = {
@@ -131,19 +140,17 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, path, cache, to_group):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_its_run_only(tmp_path, path, cache):
+def test_a_killed_worker_costs_its_run_only(out, start_sweep):
     """As when memory runs out: the others go on, the run is tried again by the next call."""
-    out = tmp_path / "out"
-    process = start_sweep(path, out, cache)
+    process = start_sweep()
     wait_for_work(process, out)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [
         pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     os.kill(int(workers[0]), signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == 1
-    assert "1 runs left, 1 of them failed" in said
+    assert process.wait() == 1
+    assert "1 runs left, 1 of them failed" in process.err
     (failed,) = read_records(out / "failed.jsonl")
     assert failed["message"] == "its process ended with exit code -9"
     assert len(records_of(out)) == 3

@@ -1,11 +1,8 @@
 """A pipeline that is stopped anywhere goes on, asks nothing twice, and writes the same files."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -130,19 +127,14 @@ def test_a_damaged_log_is_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_commands_go_on(tmp_path):
+def test_killed_commands_go_on(start, tmp_path):
     """SIGKILL at random moments of the calls; then the files are those of a calm run."""
-    words = ["synthesize", "tasks", "--num-tasks", "100", "--out"]
-    command = [sys.executable, "-m", "weightwise", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = ("-m", "weightwise", "synthesize", "tasks", "--num-tasks", 100, "--out")
     draw = random.Random(3)
     calls = tmp_path / "out" / "calls.jsonl"
     num_kills = 0
     for _ in range(2):
-        process = subprocess.Popen(
-            [*command, tmp_path / "out"], env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        process = start(*words, tmp_path / "out")
         size = calls.stat().st_size if calls.exists() else 0
         wanted = size + draw.randrange(1, 150_000)
         while process.poll() is None and not (calls.exists() and calls.stat().st_size > wanted):
@@ -152,10 +144,7 @@ def test_killed_commands_go_on(tmp_path):
             num_kills += 1
         process.wait()
     assert num_kills == 2
-    last = subprocess.run(
-        [*command, tmp_path / "out"], env=environment, capture_output=True, text=True
-    )
-    assert last.returncode == 0, last.stderr
+    start(*words, tmp_path / "out").finish()
     generator = TaskGenerator()
     synthesize(
         task_seeds(100, 1), tmp_path / "calm",

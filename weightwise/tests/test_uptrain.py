@@ -84,7 +84,7 @@ def needle_recipe(folder: Path) -> Recipe:
         ),
         schedule=ScheduleConfig(peak_lr=5e-3, warmup_steps=20, min_lr_ratio=0.1),
         train=TrainConfig(
-            steps=900, batch_size=32, seq_length=LENGTH, eval_every=300, save_every=900
+            steps=600, batch_size=32, seq_length=LENGTH, eval_every=300, save_every=600
         ),
     )
 
