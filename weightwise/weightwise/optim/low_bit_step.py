@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from math import inf, sqrt
+from math import ceil, inf, sqrt
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -109,7 +109,9 @@ def new_scales(slots: Sequence[Slot], settings: Settings) -> Tensor:
     if settings.scale_rule == "bound":
         bounds = bounds_of(slots, settings)
     elif all(map(is_compiled, slots)):
-        bounds = torch.tensor([_run(*one, settings, writes=False)[0] for one in _inputs(slots)])
+        passes = [_Pass.of(*one, settings, (1.0, 1.0, 1.0)) for one in _inputs(slots)]
+        _through(passes, writes=False)
+        bounds = torch.tensor([one.amaxes() for one in passes])
     else:
         bounds = torch.stack([_try(slot, settings) for slot in slots])
     limit = torch.tensor(
@@ -268,61 +270,97 @@ def _inputs(slots: Sequence[Slot]) -> list[tuple[Slot, list[float]]]:
     return list(zip(slots, scales.reciprocal().view(-1, 4).tolist(), strict=True))
 
 
-def _run(
-    slot: Slot,
-    downs: Sequence[float],
-    settings: Settings,
-    scales: Sequence[float] = (1.0, 1.0, 1.0),
-    *,
-    writes: bool = True,
-) -> tuple[list[float], float]:
-    """Send a tensor through the compiled loop.
+class _Pass(NamedTuple):
+    """A tensor on its way through the compiled loop, in parts for several threads.
 
-    Returns
-    -------
-    Largest magnitudes of new weight and moments, and the weight's scale.
+    Parameters
+    ----------
+    arrays
+        Memory of weight, gradient and moments.
+    numbers, largest
+        See `weightwise.numerics.kernels.adam.move_part`.
+    part
+        Elements of a part.
+    tops, ups
+        What is found: bits of largest magnitudes, and scales of new weights, of each part.
     """
+
+    arrays: list[Any]
+    numbers: Numbers
+    largest: np.float32
+    part: int
+    tops: Any
+    ups: Any
+
+    @classmethod
+    def of(
+        cls, slot: Slot, downs: Sequence[float], settings: Settings, scales: Sequence[float]
+    ) -> _Pass:
+        """Make one; ``scales`` are those of new weight and moments."""
+        from weightwise.numerics.kernels.casts import part_size
+        from weightwise.numerics.kernels.storage import memory_of
+
+        payloads = [payload_of(one) for one in slot[:4]]
+        size = payloads[0].numel()
+        part = part_size(size)
+        count = ceil(size / part)
+        is_scaled = isinstance(slot.weight, ScaledTensor)
+        return cls(
+            arrays=[memory_of(one) for one in payloads],
+            numbers=numbers_of(slot.step, settings, downs, scales),
+            largest=np.float32(LARGEST.get(payloads[0].dtype, inf) if is_scaled else inf),
+            part=part,
+            tops=np.zeros((count, 4), np.int32),
+            ups=np.full(count, scales[0], np.float32),
+        )
+
+    def amaxes(self) -> list[float]:
+        """Largest magnitudes of new weight and moments."""
+        found: list[float] = self.tops[:, :3].max(0).view(np.float32).tolist()
+        return found
+
+    def settle(self) -> float:
+        """Bring all parts of the new weight to one scale; returns it."""
+        from weightwise.numerics.kernels.storage import cast_line
+
+        least = self.ups.min()
+        for place in np.flatnonzero(self.ups != least):
+            piece = self.arrays[0][place * self.part : (place + 1) * self.part]
+            cast_line(piece, piece, np.float32(least / self.ups[place]))
+        return float(least)
+
+
+def _through(passes: Sequence[_Pass], *, writes: bool) -> None:
+    """Send tensors through the compiled loop, their parts shared by threads."""
     # Loaded where it is needed: the compiler takes a second.
-    from weightwise.numerics.kernels import adam, casts
+    from weightwise.numerics.kernels import adam
     from weightwise.numerics.kernels.cpu import shared
-    from weightwise.numerics.kernels.storage import cast_line, memory_of
 
-    payloads = [payload_of(one) for one in slot[:4]]
-    arrays = [memory_of(one) for one in payloads]
-    size = payloads[0].numel()
-    part = casts.part_size(size)
-    starts = range(0, size, part)
-    numbers = numbers_of(slot.step, settings, downs, scales)
-    largest = np.float32(np.inf)
-    if isinstance(slot.weight, ScaledTensor):
-        largest = np.float32(LARGEST.get(payloads[0].dtype, np.inf))
-    tops = np.zeros((len(starts), 4), np.int32)
-    ups = np.full(len(starts), scales[0], np.float32)
-
-    def work(start: int) -> int:
-        place = start // part
-        pieces = [array[start : start + part] for array in arrays]
+    def work(job: tuple[_Pass, int]) -> int:
+        one, place = job
+        pieces = [array[place * one.part : (place + 1) * one.part] for array in one.arrays]
+        top, up = one.tops[place], one.ups[place]
         if writes:
-            ups[place] = adam.move_part(*pieces, numbers, ups[place], largest, tops[place])
+            one.ups[place] = adam.move_part(*pieces, one.numbers, up, one.largest, top)
         else:
-            adam.try_part(*pieces, numbers, tops[place])
+            adam.try_part(*pieces, one.numbers, top)
         return 0
 
-    shared(work, starts, size)
-    least = ups.min()
-    for place in np.flatnonzero(ups != least):
-        piece = arrays[0][place * part : (place + 1) * part]
-        cast_line(piece, piece, np.float32(least / ups[place]))
-    return tops[:, :3].max(0).view(np.float32).tolist(), float(least)
+    # Every thread takes the part of its number of each tensor.
+    jobs = [(one, place) for one in passes for place in range(len(one.ups))]
+    shared(work, jobs, sum(len(one.arrays[0]) for one in passes))
 
 
 def _move_on_cpu(slots: Sequence[Slot], settings: Settings, scales: Tensor) -> None:
     """Move parameters by the compiled loop."""
     rows = scales.tolist()
-    found = [_run(*one, settings, row) for one, row in zip(_inputs(slots), rows, strict=True)]
-    amaxes = torch.tensor([amax for amax, _ in found])
-    scales[:, 0] = torch.tensor([scale for _, scale in found])
-    _note(slots, scales, amaxes)
+    passes = [
+        _Pass.of(slot, downs, settings, row)
+        for (slot, downs), row in zip(_inputs(slots), rows, strict=True)
+    ]
+    _through(passes, writes=True)
+    scales[:, 0] = torch.tensor([one.settle() for one in passes])
+    _note(slots, scales, torch.tensor([one.amaxes() for one in passes]))
 
 
 def _note(slots: Sequence[Slot], scales: Tensor, amaxes: Tensor) -> None:
