@@ -342,3 +342,22 @@ def test_a_weight_that_is_not_a_number_harms_no_other(place):
     assert found[1][place] == LARGEST[torch.float16]
     found[1][place] = found[0][place]
     assert torch.equal(*found)
+
+
+def test_threads_change_no_bits():
+    """Tensors of many sizes in one step, whose parts one thread takes or two."""
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            pairs = [
+                slots_of(KINDS[0], size, seed=size)[0] for size in (3, 200_001, 40_000, 70_000)
+            ]
+            step_all(pairs, USUAL)
+            found.append(
+                [steps.payload_of(one).view(torch.uint8) for slot in pairs for one in slot[:4]]
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *found))
