@@ -1,4 +1,4 @@
-"""The command line: ``weightwise train``, ``generate``, ``law …`` and ``demo``.
+"""The command line: ``weightwise train``, ``generate``, ``law …``, ``distill …`` and ``demo``.
 
 Results go to standard output, talk to standard error. Exit codes: 0 done; 1 the run stopped
 before its end (it diverged, or a signal came); 2 wrong usage or bad input, told in one line.
@@ -16,6 +16,9 @@ from rich.console import Console
 from weightwise import __version__
 from weightwise.cli import (
     convert,
+    distill,
+    distill_store,
+    distill_train,
     formats,
     law,
     law_isoflop,
@@ -83,6 +86,16 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "law noise": law_noise.noise_command,
     "law isoflop": law_isoflop.isoflop_command,
     "law size": law_size.size_command,
+    "distill train": distill_train.train_command,
+    "distill save": distill.save_command,
+    "distill check": distill.check_command,
+    "distill info": distill_store.info_command,
+    "distill verify": distill_store.verify_command,
+    "distill merge": distill_store.merge_command,
+    "distill subset": distill_store.subset_command,
+    "distill pack": distill_store.pack_command,
+    "distill salvage": distill_store.salvage_command,
+    "distill convert": distill_store.convert_command,
     "demo": demo_command,
 }
 
@@ -141,12 +154,21 @@ def _law_group() -> int:
     raise AssertionError("the words after the group are parsed apart")
 
 
+def _distill_group() -> int:
+    """Vision models and soft labels: train, save, check, …; see weightwise distill --help."""
+    raise AssertionError("the words after the group are parsed apart")
+
+
 def _tokenizer_group() -> int:
     """Tokenizers: train, extend, show; see weightwise tokenizer --help."""
     raise AssertionError("the words after the group are parsed apart")
 
 
-GROUPS: dict[str, Callable[..., int]] = {"law": _law_group, "tokenizer": _tokenizer_group}
+GROUPS: dict[str, Callable[..., int]] = {
+    "distill": _distill_group,
+    "law": _law_group,
+    "tokenizer": _tokenizer_group,
+}
 
 
 def _parse(

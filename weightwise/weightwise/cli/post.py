@@ -94,7 +94,7 @@ def dpo_command(
 
 def run_and_compare(recipe: Recipe, out: Path | None, *, resume: bool, as_json: bool) -> int:
     """Train, and tell what that has changed on held-out examples; returns the exit code."""
-    result = train(recipe, run_folder(out, recipe), resume=resume)
+    result = train(recipe, run_folder(out, recipe.name), resume=resume)
     rows = [row for row in read_metrics(result.run_dir / "metrics.jsonl") if "valid_loss" in row]
     before, after = (
         {name.removeprefix("valid_"): value for name, value in row.items() if "valid_" in name}
@@ -106,4 +106,4 @@ def run_and_compare(recipe: Recipe, out: Path | None, *, resume: bool, as_json: 
         if name in after
     ]
     more = {"held_out": {"before": before, "after": after}}
-    return report(recipe, result, "held-out " + ", ".join(words), more, as_json=as_json)
+    return report(recipe.name, result, "held-out " + ", ".join(words), more, as_json=as_json)

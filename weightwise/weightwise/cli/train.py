@@ -15,7 +15,7 @@ from weightwise.recipes import load_recipe
 from weightwise.train import train
 
 if TYPE_CHECKING:
-    from weightwise.train import Recipe, TrainResult
+    from weightwise.train import TrainResult
 
 DONE, STOPPED = 0, 1
 
@@ -47,13 +47,13 @@ def train_command(
         as_json: Print the result as one JSON object.
     """
     wanted = load_recipe(recipe, flat(overrides))
-    result = train(wanted, run_folder(out, wanted), resume=resume)
+    result = train(wanted, run_folder(out, wanted.name), resume=resume)
     summary = (
         f"training loss {result.train_loss:.4f}, validation loss {result.valid_loss:.4f}"
         if result.is_complete
         else ""
     )
-    return report(wanted, result, summary, {}, as_json=as_json)
+    return report(wanted.name, result, summary, {}, as_json=as_json)
 
 
 def flat(overrides: tuple[tuple[str, ...], ...]) -> list[str]:
@@ -61,20 +61,20 @@ def flat(overrides: tuple[tuple[str, ...], ...]) -> list[str]:
     return [change for group in overrides for change in group]
 
 
-def run_folder(out: Path | None, recipe: Recipe) -> Path:
+def run_folder(out: Path | None, name: str) -> Path:
     """The folder that was asked for, or one after the recipe's name."""
-    return Path("out") / recipe.name if out is None else out
+    return Path("out") / name if out is None else out
 
 
 def report(
-    recipe: Recipe, result: TrainResult, summary: str, more: dict[str, Any], *, as_json: bool
+    name: str, result: TrainResult, summary: str, more: dict[str, Any], *, as_json: bool
 ) -> int:
     """Tell how a run ended, from one process only; returns the exit code.
 
     Parameters
     ----------
-    recipe, result
-        What was asked for and what came of it.
+    name, result
+        Of the recipe, and what came of it.
     summary
         Words about a complete run.
     more
@@ -95,10 +95,10 @@ def report(
         }
         print(json.dumps(row | more))
     elif result.is_complete:
-        print(f"{recipe.name}: {result.step} steps, {summary}, saved in {result.checkpoint}")
+        print(f"{name}: {result.step} steps, {summary}, saved in {result.checkpoint}")
     if not result.is_complete:
         say(
-            f"stopped after step {result.step} of {recipe.train.steps}, saved in "
+            f"stopped after step {result.step} of {result.num_steps}, saved in "
             f"{result.checkpoint}; the same command goes on from there"
         )
         return STOPPED

@@ -32,11 +32,13 @@ from weightwise.distill.header import StoreConfig
 from weightwise.distill.keys import augmentation_seeds
 from weightwise.distill.losses import SoftLoss, soft_cross_entropy
 from weightwise.distill.official import from_official, to_official
+from weightwise.distill.replay import Replay, StoredSeeds, replay_of
 from weightwise.distill.rows import top_k
 from weightwise.distill.sparse_target import SparseTarget
 from weightwise.distill.store import SoftLabels, StoredEpochsRepeatWarning
 from weightwise.distill.targets import as_tensors, sparse_kl
 from weightwise.distill.teach import CheckReport, WriteReport, check, write
+from weightwise.distill.teachers import Teacher, TeacherConfig, load_teacher
 from weightwise.distill.tools import (
     PackReport,
     StoreReport,
@@ -52,6 +54,7 @@ __all__ = [
     "CheckReport",
     "PackReport",
     "ReinforcedSample",
+    "Replay",
     "Saturation",
     "SoftBatch",
     "SoftLabels",
@@ -61,6 +64,9 @@ __all__ = [
     "StoreReport",
     "StoreWriter",
     "StoredEpochsRepeatWarning",
+    "StoredSeeds",
+    "Teacher",
+    "TeacherConfig",
     "WriteReport",
     "as_tensors",
     "augmentation_seeds",
@@ -69,9 +75,11 @@ __all__ = [
     "from_official",
     "from_reinforced",
     "hardness",
+    "load_teacher",
     "merge",
     "pack",
     "read_reinforced",
+    "replay_of",
     "resemblance",
     "salvage",
     "saturation_curve",

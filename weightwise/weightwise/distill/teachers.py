@@ -206,7 +206,9 @@ def _timm(name: str, config: TeacherConfig) -> tuple[nn.Module, View]:  # noqa: 
 def _transformers(name: str, config: TeacherConfig) -> tuple[Any, View]:
     library = _package("transformers", "transformers")
     try:
-        settings, _ = library.AutoImageProcessor.get_image_processor_dict(name)
+        # The settings alone: some processors themselves need torchvision.
+        base = importlib.import_module("transformers.image_processing_base")
+        settings, _ = base.ImageProcessingMixin.get_image_processor_dict(name)
         if not config.class_names:
             classifier = library.AutoModelForImageClassification.from_pretrained(name)
             return _Logits(classifier), _processed(settings)

@@ -25,7 +25,8 @@ def live_state(model: nn.Module, optimizer: AdamW8) -> dict[str, Any]:
     Parameters
     ----------
     model, optimizer
-        As `weightwise.fp8.prepare` returned them, after at least one step.
+        As `weightwise.fp8.prepare` returned them, or with gradients as they are; after at least
+        one step.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def live_state(model: nn.Module, optimizer: AdamW8) -> dict[str, Any]:
     for name, module in model.named_modules():
         if isinstance(module, Scaler) and module.config.scaling == "delayed":
             table[f"scales.{name}"] = dict(module.named_buffers())
-    if not isinstance(optimizer, ZeroAdamW8):
+    if optimizer.fp8_gradients is not None and not isinstance(optimizer, ZeroAdamW8):
         table |= _factors(model, optimizer.fp8_gradients)
     return table
 

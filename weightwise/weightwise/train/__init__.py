@@ -10,8 +10,9 @@ from weightwise.train.data import (
 )
 from weightwise.train.exchange import export_hunyuan, import_checkpoint
 from weightwise.train.log import read_metrics
-from weightwise.train.loop import DivergedError, TrainResult, train
+from weightwise.train.loop import DivergedError, train
 from weightwise.train.recipe import Recipe, TrainConfig, from_dict, read_recipe, to_dict, to_toml
+from weightwise.train.session import TrainResult
 from weightwise.train.source import BuiltinSource, FileSource, HuggingFaceSource
 
 __all__ = [

@@ -6,7 +6,7 @@
         model.safetensors   all weights, whatever the number of processes: for use and exchange
         optimizer/          optimizer state in the format of torch.distributed.checkpoint, which
                             any number of processes can read, sharded or not
-        tokenizer.json
+        tokenizer.json      of language models
         recipe.toml
         state.json          step, tokens, losses, and size and checksum of every other file
 
@@ -37,7 +37,7 @@ from weightwise.numerics import quantize_model
 from weightwise.train.files import PARTIAL, checksum, publish
 from weightwise.train.optimizer_state import save_optimizer
 from weightwise.train.parallel import World, whole_on_main
-from weightwise.train.recipe import Recipe, read_recipe, to_toml
+from weightwise.train.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -60,9 +60,9 @@ class RunState:
     step
         Optimizer steps made.
     tokens
-        Tokens seen.
+        Tokens seen, or images.
     train_loss
-        Loss of the last step's batch, nats per token.
+        Loss of the last step's batch, nats per token or image.
     valid_loss
         Newest validation loss; ``None`` before the first evaluation.
     best_valid_loss, best_step
@@ -149,8 +149,8 @@ class CheckpointFolder:
         *,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        tokenizer: Tokenizer,
-        recipe: Recipe,
+        recipe: str,
+        tokenizer: Tokenizer | None = None,
     ) -> Path:
         """Write a checkpoint; every process must call this.
 
@@ -160,8 +160,8 @@ class CheckpointFolder:
             Progress to save.
         model
             The model itself, not what data parallelism wraps around it.
-        optimizer, tokenizer, recipe
-            What belongs to it.
+        optimizer, recipe, tokenizer
+            What belongs to it; the recipe as TOML.
 
         Returns
         -------
@@ -177,8 +177,9 @@ class CheckpointFolder:
         save_optimizer(partial / "optimizer", model, optimizer, self._world.size)
         if self._world.is_main:
             save_file(weights, partial / "model.safetensors")
-            tokenizer.save(partial / "tokenizer.json")
-            (partial / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+            if tokenizer is not None:
+                tokenizer.save(partial / "tokenizer.json")
+            (partial / "recipe.toml").write_text(recipe, encoding="utf-8")
             table = {**asdict(state), "files": describe_files(partial)}
             (partial / "state.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
             publish(partial, final)
@@ -317,7 +318,7 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: expected safetensors, got {error}") from error
-    own = dict(model.named_parameters())
+    own = _kept(model)
     wrong = sorted(
         name
         for name in own.keys() | weights.keys()
@@ -333,7 +334,7 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Gather all weights, tied ones once, on the CPU; every process must call this.
+    """Gather all weights and buffers, tied ones once, on the CPU; every process must call this.
 
     Parameters
     ----------
@@ -345,8 +346,15 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     dict
         Weights by name; nothing in all processes but the main one.
     """
-    gathered = {name: whole_on_main(weight.detach()) for name, weight in model.named_parameters()}
+    gathered = {name: whole_on_main(weight.detach()) for name, weight in _kept(model).items()}
     return {name: weight for name, weight in gathered.items() if weight is not None}
+
+
+def _kept(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters, and the buffers that belong to a model's state."""
+    kept = model.state_dict(keep_vars=True)
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
+    return {**dict(model.named_parameters()), **buffers}
 
 
 def describe_files(folder: Path) -> dict[str, tuple[int, str]]:

@@ -5,6 +5,7 @@
 ``load_LAYER_EXPERT``, ``balance_loss``, ``overflow``, ``dropped``) and evaluation rows (``step``,
 ``tokens``, ``valid_loss``). Preference training adds ``margin``, ``accuracy``, ``ranking``,
 ``nll`` and ``online`` to both, behind ``train_`` or ``valid_`` (`weightwise.lm.post.dpo.dpo_loss`).
+Vision models count ``images`` in the place of tokens and add ``valid_top1`` and ``valid_top5``.
 Each row is on disk as soon as it is measured. A run that goes on from a checkpoint first drops the
 rows of later steps, so that no step is there twice.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from weightwise.train.parallel import World
-    from weightwise.train.recipe import TrainConfig
+    from weightwise.train.session import Pace
 
 Row = dict[str, float]
 
@@ -105,7 +106,7 @@ class RunLog:
         Folder of the run.
     last_step
         Step that the run goes on from, 0 for a new run.
-    config
+    pace
         Number of steps, and whether to write TensorBoard files.
     console
         Where to show progress.
@@ -114,11 +115,11 @@ class RunLog:
     """
 
     def __init__(
-        self, run_dir: Path, last_step: int, config: TrainConfig, console: Console, world: World
+        self, run_dir: Path, last_step: int, pace: Pace, console: Console, world: World
     ) -> None:
-        self._display = make_display(console, last_step, config.steps)
+        self._display = make_display(console, last_step, pace.steps)
         self._recorder = (
-            Recorder(run_dir, last_step, tensorboard=config.tensorboard) if world.is_main else None
+            Recorder(run_dir, last_step, tensorboard=pace.tensorboard) if world.is_main else None
         )
 
     def write(self, row: Row) -> None:
@@ -237,7 +238,9 @@ def _numbers(row: Row) -> str:
         ("valid_loss", "validation {:.4f}"),
         ("valid_accuracy", "accuracy {:.3f}"),
         ("valid_margin", "margin {:.4f}"),
+        ("valid_top1", "top-1 {:.3f}"),
         ("tokens_per_s", "{:.0f} tokens/s"),
+        ("images_per_s", "{:.0f} images/s"),
     )
     return "  ".join(form.format(row[name]) for name, form in shown if name in row)
 

@@ -151,7 +151,10 @@ def spread(
     if strategy == "ddp":
         # The one way to tell it, although marked as internal.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, experts)
-        return _settled(DistributedDataParallel(model), world)
+        return _settled(
+            DistributedDataParallel(model),
+            torch.zeros(1, 1, dtype=torch.int64, device=world.device),
+        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -163,14 +166,41 @@ def spread(
     return model
 
 
-def _settled(module: DistributedDataParallel, world: World) -> DistributedDataParallel:
-    """Let a first pass of one token come before the first step.
+def replicate(model: nn.Module, example: Tensor, world: World) -> nn.Module:
+    """Keep all weights in every process; buffers are left to the caller.
+
+    Parameters
+    ----------
+    model
+        The model, with the same weights in every process, in training mode.
+    example
+        An input for a first pass, which is in evaluation mode and leaves nothing behind.
+    world
+        The processes; with one the model is returned as it is.
+
+    Returns
+    -------
+    nn.Module
+        What to call in training.
+    """
+    model.to(world.device)
+    if world.size == 1:
+        return model
+    module = DistributedDataParallel(model, broadcast_buffers=False)
+    module.eval()
+    _settled(module, example.to(world.device))
+    module.train()
+    return module
+
+
+def _settled(module: DistributedDataParallel, example: Tensor) -> DistributedDataParallel:
+    """Let a first, small pass come before the first step.
 
     After that pass the tensors that are added up together are ordered anew, and with more than two
     processes the order decides in which sequence a sum is made. So every step of a run that goes
     on adds up like one of a run that was never stopped.
     """
-    module(torch.zeros(1, 1, dtype=torch.int64, device=world.device)).sum().backward()
+    module(example).sum().backward()
     module.zero_grad(set_to_none=True)
     return module
 

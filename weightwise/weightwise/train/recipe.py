@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STRICT = ConfigDict(extra="forbid")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -229,13 +230,23 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         If the file cannot be read or says something that a recipe cannot; one line with file,
         field, what was expected and what was found.
     """
+    return from_dict(override(read_table(path), overrides), origin=str(path))
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Read a TOML file into nested dicts.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read.
+    """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: expected a readable file, got {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected TOML, got {error}") from error
-    return from_dict(override(table, overrides), origin=str(path))
 
 
 def from_dict(table: dict[str, Any], *, origin: str) -> Recipe:
@@ -253,12 +264,17 @@ def from_dict(table: dict[str, Any], *, origin: str) -> Recipe:
     ValueError
         If a key is unknown or missing, or a value has the wrong type or is out of range.
     """
+    return build(_ADAPTER, Recipe, table, origin)
+
+
+def build(adapter: TypeAdapter[T], cls: type[T], table: dict[str, Any], origin: str) -> T:
+    """Build an object of a dataclass from nested dicts, see `from_dict`."""
     try:
         # By way of JSON, pydantic's strict mode takes lists for tuples and text for
         # enumerations, which TOML has no types for, and converts nothing else.
-        return _ADAPTER.validate_json(json.dumps(table, default=str), strict=True)
+        return adapter.validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as error:
-        raise ValueError(f"{origin}: {explain(error, Recipe, table)}") from error
+        raise ValueError(f"{origin}: {explain(error, cls, table)}") from error
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from weightwise.train.examples import score_with
 from weightwise.train.objectives import make_examples, make_order
 from weightwise.train.optimizer_state import load_optimizer
 from weightwise.train.parallel import clip_gradients, gradient_sync, reshard, spread
+from weightwise.train.recipe import to_toml
 from weightwise.train.start import starting_checkpoint
 
 if TYPE_CHECKING:
@@ -215,8 +216,8 @@ class Trainer:
                 state,
                 model=self.model,
                 optimizer=self._optimizer,
+                recipe=to_toml(self._recipe),
                 tokenizer=self._tokenizer,
-                recipe=self._recipe,
             )
 
     def _over_processes(self, totals: dict[str, Tensor], divisor: float) -> dict[str, float]:

@@ -34,7 +34,7 @@ def move_tiles(
     tile = tl.program_id(0)
     at = tile.to(tl.int64) * TILE + tl.arange(0, TILE)
     is_inside = at < size
-    w_up, w_left = tl.load(ups_ptr), tl.load(w_scale)
+    w_up = tl.load(ups_ptr)
     new_up = w_up
     if IS_SECOND:
         top = tl.load(found_ptr + 3).to(tl.float32, bitcast=True)
@@ -49,7 +49,7 @@ def move_tiles(
         g_down = tl.div_rn(sign, tl.load(g_scale))
         w = widen(w_ptr, at, is_inside, W)
         g = widen(g_ptr, at, is_inside, G) * g_down
-        w_down = tl.div_rn(1.0, w_left)
+        w_down = tl.div_rn(1.0, tl.load(w_scale))
         if HAS_PULL:
             g = g + pull * (w * w_down)
         m = widen(m_ptr, at, is_inside, M) * (beta1 * tl.div_rn(1.0, tl.load(m_scale)))
@@ -62,10 +62,8 @@ def move_tiles(
         if not IS_SECOND:
             tops = magnitude_bits(tl.where(is_inside, w, 0.0))
             tl.atomic_max(found_ptr, tl.max(tops, 0), sem="relaxed")
-            m_top = tl.max(magnitude_bits(tl.where(is_inside, m, 0.0)), 0)
-            tl.atomic_max(found_ptr + 1, m_top, sem="relaxed")
-            v_top = tl.max(magnitude_bits(tl.where(is_inside, v, 0.0)), 0)
-            tl.atomic_max(found_ptr + 2, v_top, sem="relaxed")
+            raise_top(found_ptr + 1, m, is_inside)
+            raise_top(found_ptr + 2, v, is_inside)
             # What is not finite saturates: no scale would hold it.
             finite_top = tl.max(tl.where(tops < INFINITY_BITS, tops, 0), 0)
             tl.atomic_max(found_ptr + 3, finite_top, sem="relaxed")
@@ -83,6 +81,13 @@ def move_tiles(
 def magnitude_bits(x):
     """Bits of |x|, ordered like the magnitudes."""
     return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@triton.jit
+def raise_top(top_ptr, x, is_inside):
+    """Raise the bits of a largest magnitude to those of a tile."""
+    top = tl.max(magnitude_bits(tl.where(is_inside, x, 0.0)), 0)
+    tl.atomic_max(top_ptr, top, sem="relaxed")
 
 
 @triton.jit
