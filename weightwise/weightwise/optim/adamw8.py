@@ -155,7 +155,7 @@ class AdamW8(Optimizer):
     def _are_finite(self, amaxes: list[Tensor]) -> bool:
         """Whether all gradients are, from their largest magnitudes; also what others have."""
         device = amaxes[0].device if amaxes else None
-        finite = torch.stack([one.isfinite() for one in amaxes]).all() if amaxes else True
+        finite = torch.stack(amaxes).isfinite().all() if amaxes else True
         found = torch.as_tensor(finite, dtype=torch.uint8, device=device)
         for group in self._spreads():
             torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN, group)
