@@ -6,16 +6,16 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 (the parser reads annotations)
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pydantic
 import tyro
 from pydantic import ConfigDict, TypeAdapter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from weightwise.cli.bars import Bars
 from weightwise.cli.image_options import Images, open_images
 from weightwise.cli.law_options import Json, print_json, require_positive, warn
 from weightwise.cli.teacher_options import TeacherOptions, loader_of, teacher_of
@@ -128,7 +128,7 @@ def save_command(
     )
     started_s, written, missing = time.monotonic(), 0, 0
     try:
-        with _Bars() as bars:
+        with Bars("labels") as bars:
             for epoch in range(first_epoch, first_epoch + epochs):
                 done, left = _save_epoch(work, out, config, epoch, shard, numbers, bars)
                 written, missing = written + done, missing + left
@@ -253,7 +253,7 @@ def _tell_check(found: CheckReport, asked: str, stored: str, *, has_same_pixels:
 
 
 def _save_epoch(
-    work: _Pass, out: Path, config: StoreConfig, epoch: int, shard: str, numbers: Any, bars: _Bars
+    work: _Pass, out: Path, config: StoreConfig, epoch: int, shard: str, numbers: Any, bars: Bars
 ) -> tuple[int, int]:
     """Write what is missing of an epoch: how many labels, of how many missing ones."""
     keys = [work.source.key(number) for number in numbers.tolist()]
@@ -270,36 +270,6 @@ def _save_epoch(
     )  # fmt: skip
     bars.close(title, found.num_written)
     return found.num_written, len(missing)
-
-
-class _Bars:
-    """A bar for each epoch in terminals, a line for each that is done elsewhere."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal,
-        )  # fmt: skip
-        self._tasks: dict[str, Any] = {}
-
-    def update(self, title: str, done: int, count: int) -> None:
-        """Take note of images."""
-        if title not in self._tasks:
-            self._tasks[title] = self._progress.add_task(title, total=count)
-        self._progress.update(self._tasks[title], completed=done)
-
-    def close(self, title: str, written: int) -> None:
-        """Tell that an epoch is done."""
-        if not self._console.is_terminal:
-            self._console.print(f"{title}: {written} labels", markup=False, highlight=False)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from weightwise.cli.bars import Bars
 from weightwise.lm.post.calls import GeneratorError, Router
 from weightwise.lm.post.contamination import EvaluationSets
 from weightwise.lm.post.endpoint import EndpointConfig, EndpointGenerator
@@ -113,10 +114,10 @@ def synthesize_command(
             routes=known.routes([word for group in route for word in group], bank.domains),
         )
         judge = known.get(critic or names[0])
-        with locked(folder), _Bars() as bars:
+        with locked(folder), Bars("answers") as bars:
             result = synthesize(
                 material, folder, router=router, critic=judge, config=config, bank=bank,
-                evaluation=sets, on_answer=bars.update,
+                evaluation=sets, on_answer=partial(_show, bars),
             )  # fmt: skip
     except GeneratorError as error:
         return _stopped(str(error))
@@ -174,31 +175,11 @@ class _Generators:
         return ModelGenerator(model, tokenizer, name=str(checkpoint), max_batch=self._max_batch)
 
 
-class _Bars:
-    """A bar for each stage in terminals, a line for each that is done elsewhere."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal,
-        )  # fmt: skip
-        self._tasks: dict[str, Any] = {}
-
-    def update(self, stage: str, done: int, count: int) -> None:
-        """Take note of answers."""
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=count)
-        self._progress.update(self._tasks[stage], completed=done)
-        if done == count and not self._console.is_terminal:
-            self._console.print(f"{stage}: {count} answers", markup=False, highlight=False)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+def _show(bars: Bars, stage: str, done: int, count: int) -> None:
+    """Take note of answers."""
+    bars.update(stage, done, count)
+    if done == count:
+        bars.close(stage, count)
 
 
 def _tell(result: SynthesisResult, *, as_json: bool) -> None:
