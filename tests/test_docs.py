@@ -19,6 +19,7 @@ PACKAGES = {
         "weightwise.laws",
         "weightwise.distributed",
         "weightwise.images",
+        "weightwise.multiplex",
         "weightwise.vision",
         "weightwise.distill",
         "weightwise.fp8",

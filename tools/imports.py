@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "weightwise": (
         ("numerics",),
-        ("laws", "optim", "distributed", "images"),
+        ("laws", "optim", "distributed", "images", "multiplex"),
         ("fp8",),
         ("lm", "vision", "clip", "distill"),
         ("train",),

@@ -152,11 +152,11 @@ def test_version_and_commands(call):
     assert call("--version") == (0, f"weightwise {__version__}\n", "")
     verbs = ("fit", "compare", "predict", "plan", "next", "sweep", "noise", "isoflop", "size")
     tokenizers = [f"tokenizer {verb}" for verb in ("train", "extend", "show")]
-    training = ["train", "long-context", "synthesize", "sft", "dpo", "uptrain"]
+    training = ["train", "long-context", "synthesize", "sft", "dpo", "shrink", "uptrain"]
     writing = ["generate", "chat", "serve"]
     others = [*tokenizers, "convert", "formats", *(f"law {verb}" for verb in verbs), "demo"]
     stored = ("save", "check", "train", "info", "verify", "merge", "subset", "pack", "salvage")
-    distilling = [f"distill {verb}" for verb in (*stored, "convert")]
+    distilling = [f"distill {verb}" for verb in (*stored, "convert", "contract")]
     assert sorted(COMMANDS) == sorted([*training, *writing, *distilling, *others])
 
 

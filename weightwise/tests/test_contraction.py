@@ -5,17 +5,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from math import log
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from weightwise.vision import TinyViTConfig, num_parameters
-from weightwise.vision.contract import Bounds, Plan, contract, macs_of, ray_map
-from weightwise.vision.contract_latency import Latency
+from weightwise.vision.contract import contract
+from weightwise.vision.contract_latency import Latency, macs_of
+from weightwise.vision.contract_plan import Bounds, Plan
+from weightwise.vision.contract_pool import Processes
 from weightwise.vision.contract_score import expressivity
 from weightwise.vision.contract_space import Space, neighbours
 
@@ -26,28 +25,6 @@ FEW = Space(width_reach=1, depth_reach=1, expansions=(2.0, 4.0))
 FEWER = replace(FEW, depth_reach=0)
 LESS = Bounds(num_params=num_parameters(SMALL) * 0.8)
 HALF = Bounds(num_params=num_parameters(SMALL) / 2)
-
-
-def test_expressivity_of_a_small_model():
-    """Deeper, wider, and with larger windows is more; the number is worked out below."""
-    assert expressivity(replace(SMALL, depths=(1, 1, 3, 1))) > expressivity(SMALL)
-    assert expressivity(replace(SMALL, widths=(32, 64, 96, 160))) > expressivity(SMALL)
-    assert expressivity(replace(SMALL, windows=(14, 14, 14))) > expressivity(SMALL)
-    # Maps of 16, 8, 4, 2 positions a side. Stem: 3 x 9, 16 x 9. MBConv: 32, 9, 128. Merge: inputs,
-    # 9, outputs. Block: qkv C, attention 7 x 7 or 14 x 14 tokens, projection C, 9, MLP C and 4 C.
-    stages = [
-        [27, 144, 32, 9, 128],
-        [32, 9, 64, *(64, 49, 64, 9, 64, 256)],
-        [64, 9, 96, *(96, 196, 96, 9, 96, 384) * 2],
-        [96, 9, 128, *(128, 49, 128, 9, 128, 512)],
-    ]
-    wanted = fan_ins = 0.0
-    for weight, side, width, layers in zip(
-        (1, 1, 1, 8), (16, 8, 4, 2), SMALL.widths, stages, strict=True
-    ):
-        fan_ins += sum(map(log, layers))
-        wanted += weight * log(side * side * width) * fan_ins
-    assert expressivity(SMALL) == pytest.approx(wanted)
 
 
 def changed_factors(one, other):
@@ -205,8 +182,7 @@ def test_scores_may_come_from_other_workers():
 
 KILLED = """
 import os, pathlib, signal, sys
-from weightwise.vision import TinyViTConfig
-from weightwise.vision.contract import Bounds, Plan, Space, contract, expressivity
+from weightwise.vision import Bounds, Plan, Space, TinyViTConfig, contract, expressivity
 count = 0
 def score(config):
     global count
@@ -266,6 +242,8 @@ def test_journals_of_others_are_refused(tmp_path):
     contract(SMALL, HALF, plan=Plan(space=FEW, limit=2), journal=path)
     with pytest.raises(ValueError, match=r"journal.jsonl, line 1: .*another bounds"):
         contract(SMALL, Bounds(macs=1e7), plan=Plan(space=FEW, limit=2), journal=path)
+    with pytest.raises(ValueError, match=r"line 1: .*another measure"):
+        contract(SMALL, HALF, measure=Latency(), plan=Plan(space=FEW, limit=2), journal=path)
     with pytest.raises(ValueError, match=r"line 1: .*another score"):
         contract(SMALL, HALF, score=macs_of, plan=Plan(space=FEW, limit=2), journal=path)
     lines = path.read_text().splitlines()
@@ -277,77 +255,22 @@ def test_journals_of_others_are_refused(tmp_path):
         contract(SMALL, HALF, plan=Plan(space=FEW, limit=2), journal=path)
 
 
-class Noting(nn.Module):
-    """Writes down who runs on what."""
-
-    def __init__(self, log, name):
-        super().__init__()
-        self.log, self.name = log, name
-
-    def forward(self, x):
-        """Note that it ran."""
-        self.log.append((self.name, tuple(x.shape)))
-        return x
-
-
-def test_latency_runs_models_in_turn():
-    """Two warm-up rounds and three that count: a, b, a, b, ... on batches of the images' size."""
-    log = []
-    other = replace(SMALL, image_size=32)
-    latency = Latency(batch_size=2, rounds=3, build=lambda config: Noting(log, config.image_size))
-    seconds = latency([SMALL, other])
-    assert log == [(64, (2, 3, 64, 64)), (32, (2, 3, 32, 32))] * 5
-    assert len(seconds) == 2
-    assert min(seconds) > 0
-
-
-@pytest.mark.slow
-def test_latency_of_real_models():
-    """Four times the depth takes longer than once."""
-    deep = replace(SMALL, depths=(4, 4, 8, 4))
-    one, four = Latency(rounds=7)([SMALL, deep])
-    assert 0 < one < four
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [(Bounds, "macs", 0.0), (Bounds, "latency_s", float("inf")), (Space, "width_step", 0),
      (Space, "windows", (0,)), (Space, "max_changed", 0), (Plan, "steps", 0), (Plan, "keep", 0),
-     (Plan, "limit", 0), (Latency, "rounds", 0)],
+     (Plan, "limit", 0), (Plan, "survivors", 0.0), (Plan, "survivors", 1.1),
+     (Latency, "rounds", 0)],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(kind, name, value):
     """The message names the field."""
     with pytest.raises(ValueError, match=name):
         kind(**{name: value})
+    with pytest.raises(ValueError, match="jobs"):
+        Processes(jobs=0)
 
 
 def test_bounds_bound_something():
     """A search without an end is none."""
     with pytest.raises(ValueError, match="at least one of"):
         Bounds()
-
-
-def test_scores_may_come_from_ray(monkeypatch):
-    """All are asked for before the first is waited for; results come in the order of candidates."""
-    log = []
-
-    class Task:
-        def __init__(self, score):
-            self.score = score
-
-        def remote(self, config):
-            log.append("asked")
-            return lambda: self.score(config)
-
-    def get(future):
-        log.append("got")
-        return future()
-
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(remote=Task, get=get))
-    plan = Plan(space=FEW, steps=1, limit=3)
-    found = contract(SMALL, HALF, plan=plan, map=ray_map)
-    assert found == contract(SMALL, HALF, plan=plan)
-    assert log == ["asked"] * 3 + ["got"] * 3
-    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
-    with pytest.raises(ValueError, match=r"weightwise\[ray\]"):
-        contract(SMALL, HALF, plan=plan, map=ray_map)

@@ -128,9 +128,12 @@ def test_correlations_are_drawn():
     root = ET.fromstring(  # noqa: S314, our own drawing
         correlation_figure({"teacher <large>": one, "student": one})
     )
-    rects = [one for one in root.iter() if one.tag.endswith("rect") and "fill" in one.get("class")]
-    assert [one.get("class") for one in rects] == ["fill s0", "fill s1", "fill s0", "fill s1"] * 2
-    assert {one.get("fill-opacity") for one in rects} == {"1.00"}
+    paths = [one for one in root.iter() if one.tag.endswith("path")]
+    # Of both models the pair (0, 2) in the colour of less, (0, 1) in that of more.
+    assert [(one.get("class"), one.get("d")) for one in paths] == [
+        ("fill s1", "M2 0h1v1h-1zM0 2h1v1h-1z"), ("fill s0", "M1 0h1v1h-1zM0 1h1v1h-1z"),
+    ] * 2  # fmt: skip
+    assert {one.get("fill-opacity") for one in paths} == {"1"}
     words = {one.text for one in root.iter() if one.tag.endswith("text")}
     assert {"teacher <large>", "student"} <= words
 
@@ -140,6 +143,6 @@ def test_saturation_is_drawn():
     curve = Saturation(removed=(0.0, 0.1), accuracy={"5M": (0.5, 0.6), "21M": (0.7, 0.7)})
     drawing = saturation_figure(curve)
     ET.fromstring(drawing)  # noqa: S314, our own drawing
-    assert "5M, 10 % left out: 60.00 %" in drawing
-    assert "21M, 0 % left out: 70.00 %" in drawing
+    assert "5M, 10: 60.00 %" in drawing
+    assert "21M, 0: 70.00 %" in drawing
     assert drawing.count("<polyline") == 2

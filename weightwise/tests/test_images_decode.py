@@ -128,6 +128,12 @@ def test_files_that_are_no_images_are_left_out():
     assert kinds(floats) == (None, ["unreadable"])
 
 
+def test_what_is_said_of_a_file_is_the_same_in_every_run():
+    """Formats in place of the address of an object in memory."""
+    _, notes = decode("key", b"no image", Decoding(formats=("PNG", "JPEG")))
+    assert [note.detail for note in notes] == ["expected one of PNG, JPEG"]
+
+
 def png_bomb(side):
     """A PNG that claims side x side pixels and holds none."""
 

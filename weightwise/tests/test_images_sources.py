@@ -19,7 +19,9 @@ from weightwise.images import (
     folder_images,
     listed_images,
     split,
+    stream_tar,
 )
+from weightwise.train.vision_images import HuggingFaceSource
 
 
 def png(value, side=4):
@@ -51,6 +53,27 @@ def shard_files(first, last):
         for i in range(first, last)
         for file in ((f"a/{i}.v1.txt", b"x"), (f"a/{i}.PNG", png(i)), (f"a/{i}.cls", b" %d\n" % i))
     ]
+
+
+@pytest.mark.parametrize(
+    ("files", "label"),
+    [
+        ([("json", b'{"label": 3, "cls": 4, "caption": "x"}')], 3),
+        ([("json", b'{"cls": 4}')], 4),
+        ([("json", b'{"cls": 4}'), ("cls", b"5")], 5),
+        ([("cls", b"5"), ("json", b'{"cls": 4}')], 5),
+        ([("json", b'{"label": true, "cls": -1}')], None),
+        ([("json", b'{"label": "cat"}')], None),
+        ([("json", b"[3]")], None),
+        ([("json", b"\xff{")], None),
+    ],
+)
+def test_objects_state_classes(tmp_path, files, label):
+    """By number and in a stream: ``label`` before ``cls``, the file ``cls`` before both."""
+    named = [(f"a.{kind}", data) for kind, data in [("png", b"p"), *files]]
+    path = write_tar(tmp_path / "0.tar", named)
+    assert TarImages([path]).label(0) == label
+    assert [one.label for one in stream_tar(path, [])] == [label]
 
 
 def test_folders_are_classes(tmp_path):
@@ -196,6 +219,32 @@ def test_hugging_face_rows_stay_encoded():
     assert HuggingFaceImages(dataset, "picture", None).label(0) is None
     with pytest.raises(ValueError, match="column: expected one of picture, label, got 'image'"):
         HuggingFaceImages(dataset)
+
+
+@pytest.mark.slow
+def test_recipes_open_hugging_face_folders(tmp_path):
+    """Parts by name, whole or split; what is not there is refused with the field."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    parts = {
+        name: datasets.Dataset.from_dict(
+            {"image": [{"bytes": png(i), "path": None} for i in range(2)], "label": labels},
+            features=features,
+        )
+        for name, labels in (("train", [1, 0]), ("test", [0, 1]))
+    }
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "both")
+    parts["test"].save_to_disk(tmp_path / "one")
+    train, valid = HuggingFaceSource(name=str(tmp_path / "both"), valid="test").open()
+    assert rows(train) == [("0", 1, png(0)), ("1", 0, png(1))]
+    assert rows(valid) == [("0", 0, png(0)), ("1", 1, png(1))]
+    train, valid = HuggingFaceSource(name=str(tmp_path / "one"), label="none").open()
+    assert rows(train) == [("0", None, png(0)), ("1", None, png(1))]
+    assert valid is None
+    with pytest.raises(ValueError, match="split: expected one of train, test, got 'all'"):
+        HuggingFaceSource(name=str(tmp_path / "both"), split="all").open()
+    with pytest.raises(ValueError, match="name: expected a dataset, got"):
+        HuggingFaceSource(name=str(tmp_path / "none")).open()
 
 
 def numbered(count):

@@ -24,9 +24,9 @@ REFUSED = {
     "train.batch_norm=eval": "train.batch_norm: expected 'batch' or 'running', got 'eval'",
     "train.batch_norm=running": "train.batch_norm: expected batch without a start, got running",
     "train.seq_length=5": (
-        "train.seq_length: expected one of epochs, batch_size, micro_batch_size, dtype, grad_clip, "
-        "batch_norm, eval_every, save_every, eval_batch_size, keep_checkpoints, log_every, "
-        "tensorboard, got an unknown key"
+        "train.seq_length: expected one of epochs, batch_size, micro_batch_size, dtype, repeats, "
+        "grad_clip, batch_norm, eval_every, save_every, eval_batch_size, keep_checkpoints, "
+        "log_every, tensorboard, got an unknown key"
     ),
     "model.variant=6m": (
         "model.variant: expected '5m', '11m', '21m', '21m-384' or '21m-512', got '6m'"
@@ -41,8 +41,8 @@ REFUSED = {
     "model.image_size=16": "model.image_size: expected at least 32, got 16",
     "start={}": "start.path: expected a value, got none",
     "images.source.kind=web": (
-        "images.source.kind: expected one of 'folder', 'list', 'tar', 'digits', 'composites', "
-        "got 'web'"
+        "images.source.kind: expected one of 'folder', 'list', 'tar', 'hf', 'digits', "
+        "'composites', got 'web'"
     ),
     "images.source={kind='folder', path='x'}": (
         "images.valid_share: expected a share where source.valid is missing"
@@ -74,10 +74,21 @@ REFUSED = {
     "targets={kind='teacher', teacher={name='a:b', size=1.5}}": (
         "targets.teacher.size: expected a valid integer, got 1.5"
     ),
-    "optimizer.kind=sgd": "optimizer.kind: expected 'adamw' or 'adamw8', got 'sgd'",
+    "optimizer.kind=lion": "optimizer.kind: expected 'adamw', 'adamw8' or 'sgd', got 'lion'",
+    "optimizer={kind='sgd', average_decay=0.9}": (
+        "optimizer.kind: expected adamw with average_decay, got sgd"
+    ),
+    "optimizer={kind='sgd', beta1=0}": "optimizer.beta1: expected more than 0 with kind sgd",
+    "optimizer.uses_average=true": (
+        "optimizer.average_decay: expected a value with uses_average, got none"
+    ),
+    "optimizer.average_decay=1": "optimizer.average_decay: expected less than 1, got 1",
     "optimizer.layer_decay=0": "optimizer.layer_decay: expected more than 0, got 0",
     "schedule.min_lr=1": "schedule.min_lr: expected at most base_lr ",
     "schedule.warmup_epochs=99": "schedule.warmup_epochs: expected less than train.epochs ",
+    "schedule.cooldown_epochs=9": (
+        "schedule.cooldown_epochs: expected less than train.epochs 10 without warm-up, got 9"
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from weightwise import __version__
 from weightwise.cli import (
+    contract,
     convert,
     distill,
     distill_store,
@@ -33,6 +34,7 @@ from weightwise.cli.chat import chat_command
 from weightwise.cli.generate import generate_command
 from weightwise.cli.long_context import long_context_command
 from weightwise.cli.serve import serve_command
+from weightwise.cli.shrink import shrink_command
 from weightwise.cli.synthesize import synthesize_command
 from weightwise.cli.train import say, train_command
 from weightwise.cli.uptrain import uptrain_command
@@ -68,6 +70,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "synthesize": synthesize_command,
     "sft": post.sft_command,
     "dpo": post.dpo_command,
+    "shrink": shrink_command,
     "uptrain": uptrain_command,
     "generate": generate_command,
     "chat": chat_command,
@@ -87,6 +90,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "law isoflop": law_isoflop.isoflop_command,
     "law size": law_size.size_command,
     "distill train": distill_train.train_command,
+    "distill contract": contract.contract_command,
     "distill save": distill.save_command,
     "distill check": distill.check_command,
     "distill info": distill_store.info_command,

@@ -81,7 +81,7 @@ def convert_command(
         return _exchange(source, out, tokenizer, shard_gb, as_json=as_json)
     check_figure(figure)
     budget = CacheBudget.parse(cache)
-    with _kept(source, out, tokenizer) if is_theirs else nullcontext(source) as start:
+    with kept_original(source, out, tokenizer) if is_theirs else nullcontext(source) as start:
         report = _make_small(start, out, budget, flat(overrides), text, tokens)
     if figure is not None:
         write_figure(figure, conversion_figure(report.groups))
@@ -93,7 +93,7 @@ def convert_command(
 
 
 @contextmanager
-def _kept(source: Path, out: Path, tokenizer: Path | None) -> Iterator[Path]:
+def kept_original(source: Path, out: Path, tokenizer: Path | None) -> Iterator[Path]:
     """A checkpoint that comes in beside OUT, and is gone again if anything fails."""
     original = out.with_name(f"{out.name}-original")
     import_checkpoint(source, original, tokenizer=tokenizer)

@@ -15,6 +15,7 @@ from weightwise.train.vision import train_vision
 
 if TYPE_CHECKING:
     from weightwise.train import TrainResult
+    from weightwise.train.vision_recipe import VisionRecipe
 
 
 def train_command(
@@ -40,6 +41,11 @@ def train_command(
         as_json: Print the result as one JSON object.
     """
     wanted = load_vision_recipe(recipe, flat(overrides))
+    return train_and_tell(wanted, out, resume=resume, as_json=as_json)
+
+
+def train_and_tell(wanted: VisionRecipe, out: Path | None, *, resume: bool, as_json: bool) -> int:
+    """Train, and tell how well the model does; returns the exit code."""
     result = train_vision(wanted, run_folder(out, wanted.name), resume=resume)
     shares = _shares(result) if result.is_complete else {}
     summary = (

@@ -6,6 +6,7 @@
 `augmentation_seeds`                  the seed of an image's augmentation in an epoch
 `top_k`, `as_tensors`                 from logits to what is stored, and back to tensors
 `SparseTarget`, `SoftLoss`            the student's loss, which never builds what is not stored
+`Taps`, `RelationLoss`                relations within a teacher's layers, beside `PredictionLoss`
 `check`, `verify`                     whether a store is the teacher's, whether it is whole
 `merge`, `subset`, `pack`, `salvage`  new stores from old ones
 `from_official`, `to_official`        the layout of TinyViT's own scripts
@@ -31,11 +32,15 @@ from weightwise.distill.epoch import SoftBatch
 from weightwise.distill.header import StoreConfig
 from weightwise.distill.keys import augmentation_seeds
 from weightwise.distill.losses import SoftLoss, soft_cross_entropy
+from weightwise.distill.matching import MATCHES, LayerMatch, even_match
 from weightwise.distill.official import from_official, to_official
+from weightwise.distill.prediction import PredictionLoss
+from weightwise.distill.relations import RelationConfig, RelationLoss
 from weightwise.distill.replay import Replay, StoredSeeds, replay_of
 from weightwise.distill.rows import top_k
 from weightwise.distill.sparse_target import SparseTarget
 from weightwise.distill.store import SoftLabels, StoredEpochsRepeatWarning
+from weightwise.distill.taps import Heads, Taps
 from weightwise.distill.targets import as_tensors, sparse_kl
 from weightwise.distill.teach import CheckReport, WriteReport, check, write
 from weightwise.distill.teachers import Teacher, TeacherConfig, load_teacher
@@ -51,9 +56,15 @@ from weightwise.distill.tools import (
 from weightwise.distill.writer import StoreWriter
 
 __all__ = [
+    "MATCHES",
     "CheckReport",
+    "Heads",
+    "LayerMatch",
     "PackReport",
+    "PredictionLoss",
     "ReinforcedSample",
+    "RelationConfig",
+    "RelationLoss",
     "Replay",
     "Saturation",
     "SoftBatch",
@@ -65,6 +76,7 @@ __all__ = [
     "StoreWriter",
     "StoredEpochsRepeatWarning",
     "StoredSeeds",
+    "Taps",
     "Teacher",
     "TeacherConfig",
     "WriteReport",
@@ -72,6 +84,7 @@ __all__ = [
     "augmentation_seeds",
     "check",
     "class_correlation",
+    "even_match",
     "from_official",
     "from_reinforced",
     "hardness",

@@ -146,14 +146,15 @@ def gather(id_B: Any, view: Any, state_B: Any, row_BU: Any) -> Any:
     they wait for memory on behalf of many keys at a time instead of one.
     """
     p = pointer_to(view)
-    start_T, shift = words_at(p[STARTS]), U64(p[SHIFT])
+    start_T, shift, last = words_at(p[STARTS]), U64(p[SHIFT]), UNIT * (p[UNITS] - 1)
     for row in range(len(id_B)):
         state_B[row] = start_T[I64(mix(id_B[row]) >> shift)]
     for row in range(len(id_B)):
         address = guess(id_B[row], state_B[row], p)
         state_B[row] = address
-        for ahead in range(0, UNIT * p[UNITS], 64):
+        for ahead in range(0, last, 64):
             prefetch(address + ahead)
+        prefetch(address + last)  # most records reach into one line more
     wrong, out, step = 0, row_BU.ctypes.data, UNIT * row_BU.shape[1]
     for row in range(len(id_B)):
         address = state_B[row]

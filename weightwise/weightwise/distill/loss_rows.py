@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from weightwise.numerics.kernels.cpu import shared
+from weightwise.numerics.kernels.team import LEAST_SHARED
 from weightwise.numerics.kernels.vectors import float_of, larger, magnitude_bits
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath
 
 def loss_of(
     logits_BC: Tensor, index_BM: Tensor, excess_BM: Tensor, floor_B: Tensor, sharpness: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss of each row, and what its gradient needs: the largest logit, the sum of exponentials."""
+) -> tuple[Tensor, Tensor]:
+    """Loss of each row, and what its gradient needs: largest logits, sums of exponentials."""
     way = _compiled_loss if can_compile(logits_BC) else reference_loss
     return way(logits_BC, index_BM, excess_BM, floor_B, sharpness)
 
@@ -61,26 +62,26 @@ def gradient_of(
     index_BM: Tensor,
     excess_BM: Tensor,
     floor_B: Tensor,
-    peak_B: Tensor,
-    sum_B: Tensor,
+    known_2B: Tensor,
     grad_B: Tensor,
     sharpness: float,
 ) -> Tensor:
     """Gradient of the logits, shape (B, C), from what `loss_of` found."""
     way = _compiled_gradient if can_compile(logits_BC) else reference_gradient
-    return way(logits_BC, index_BM, excess_BM, floor_B, peak_B, sum_B, grad_B, sharpness)
+    return way(logits_BC, index_BM, excess_BM, floor_B, known_2B, grad_B, sharpness)
 
 
 def reference_loss(
     logits_BC: Tensor, index_BM: Tensor, excess_BM: Tensor, floor_B: Tensor, sharpness: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """See `loss_of`; its formulas as they stand in `losses`."""
     z_BC = logits_BC.to(floor_B.dtype)
     peak_B = z_BC.amax(1)
     z_BC = (z_BC - peak_B[:, None]) * sharpness
     sum_B = z_BC.exp().sum(1)
     matched_B = (excess_BM * z_BC.gather(1, index_BM)).sum(1)
-    return sum_B.log() - matched_B - floor_B * z_BC.sum(1), peak_B, sum_B
+    loss_B = sum_B.log() - matched_B - floor_B * z_BC.sum(1)
+    return loss_B, torch.stack((peak_B, sum_B))
 
 
 def reference_gradient(
@@ -88,12 +89,12 @@ def reference_gradient(
     index_BM: Tensor,
     excess_BM: Tensor,
     floor_B: Tensor,
-    peak_B: Tensor,
-    sum_B: Tensor,
+    known_2B: Tensor,
     grad_B: Tensor,
     sharpness: float,
 ) -> Tensor:
     """See `gradient_of`."""
+    peak_B, sum_B = known_2B.unbind()
     grad_B = grad_B * sharpness
     z_BC = (logits_BC.to(floor_B.dtype) - peak_B[:, None]).mul_(sharpness)
     grad_BC = z_BC.exp_().mul_((grad_B / sum_B)[:, None]).sub_((grad_B * floor_B)[:, None])
@@ -103,17 +104,16 @@ def reference_gradient(
 
 def _compiled_loss(
     logits_BC: Tensor, index_BM: Tensor, excess_BM: Tensor, floor_B: Tensor, sharpness: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    loss_B, peak_B, sum_B = found = tuple(torch.empty_like(floor_B) for _ in range(3))
-    rows = [x.numpy() for x in (index_BM, excess_BM, floor_B, *found)]
+) -> tuple[Tensor, Tensor]:
+    loss_B, known_2B = torch.empty_like(floor_B), floor_B.new_empty(2, len(floor_B))
+    rows = [x.numpy() for x in (index_BM, excess_BM, floor_B, loss_B)] + [*known_2B.numpy()]
 
-    def work(part: slice) -> int:
-        is_known = loss_rows(_widened(logits_BC[part]), *[x[part] for x in rows], F32(sharpness))
-        return 0 if is_known else 1
+    def work(z: Any, *rows: Any) -> bool:
+        return bool(loss_rows(_wide(z), *rows, F32(sharpness)))
 
-    if _by_parts(work, logits_BC) > 0:
+    if not _by_parts(work, logits_BC.detach(), *rows):
         raise ValueError(f"classes: expected numbers from 0 to {logits_BC.shape[1] - 1}")
-    return loss_B, peak_B, sum_B
+    return loss_B, known_2B
 
 
 def _compiled_gradient(
@@ -121,44 +121,48 @@ def _compiled_gradient(
     index_BM: Tensor,
     excess_BM: Tensor,
     floor_B: Tensor,
-    peak_B: Tensor,
-    sum_B: Tensor,
+    known_2B: Tensor,
     grad_B: Tensor,
     sharpness: float,
 ) -> Tensor:
     grad_BC = torch.empty_like(logits_BC, memory_format=torch.contiguous_format)
-    rows = [x.numpy() for x in (index_BM, excess_BM, floor_B, peak_B, sum_B, grad_B)]
+    rows = [*(x.numpy() for x in (index_BM, excess_BM, floor_B)), *known_2B.numpy()]
 
-    def work(part: slice) -> int:
-        source, into = _widened(logits_BC[part]), grad_BC[part]
+    def work(z: Any, into: Tensor, *rows: Any) -> bool:
         wide = into if into.dtype == torch.float32 else torch.empty(into.shape)
-        gradient_rows(source, wide.numpy(), *[x[part] for x in rows], F32(sharpness))
+        gradient_rows(_wide(z), wide.numpy(), *rows, F32(sharpness))
         if wide is not into:
             into.copy_(wide)
-        return 0
+        return True
 
-    _by_parts(work, logits_BC)
+    _by_parts(work, logits_BC.detach(), grad_BC, *rows, grad_B.numpy())
     return grad_BC
 
 
 def can_compile(logits_BC: Tensor) -> bool:
     """Whether the compiled loops do it: on CPUs, but for float64."""
-    is_here = logits_BC.device.type == "cpu" and logits_BC.dtype != torch.float64
+    is_here = logits_BC.is_cpu and logits_BC.dtype != torch.float64
     return is_here and logits_BC.numel() > 0 and not torch.compiler.is_compiling()
 
 
-def _by_parts(work: Callable[[slice], int], logits_BC: Tensor) -> int:
-    """Largest result of work on all rows, done by as many threads as torch uses."""
+def _by_parts(work: Callable[..., bool], logits_BC: Tensor, *columns: Any) -> bool:
+    """Whether work on all rows succeeds, done by as many threads as torch uses."""
     num_rows, num_classes = logits_BC.shape
     part = ceil(num_rows / torch.get_num_threads())
     if logits_BC.dtype != torch.float32:
         part = min(part, ceil(CONVERTED / num_classes))
-    places = [slice(first, first + part) for first in range(0, num_rows, part)]
-    return shared(work, places, logits_BC.numel())
+    elif logits_BC.numel() < LEAST_SHARED:
+        return work(logits_BC, *columns)  # of a small batch, slices alone would take a tenth
+
+    def several(first: int) -> int:
+        piece = slice(first, first + part)
+        return 0 if work(logits_BC[piece], *(x[piece] for x in columns)) else 1
+
+    return shared(several, range(0, num_rows, part), logits_BC.numel()) == 0
 
 
-def _widened(x: Tensor) -> Any:
-    return x.detach().float().contiguous().numpy()
+def _wide(x: Tensor) -> Any:
+    return x.float().contiguous().numpy()
 
 
 @compiled

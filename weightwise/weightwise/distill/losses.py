@@ -172,18 +172,14 @@ def soft_cross_entropy(
             f"logits_BC: expected floats of shape {shape}, got {logits_BC.dtype} of shape "
             f"{tuple(logits_BC.shape)}"
         )
-    loss_B: Tensor = _SoftCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        logits_BC, target.classes, target.excess, target.floor, temperature
+    loss: Tensor = _SoftCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        logits_BC, target.classes, target.excess, target.floor, temperature, reduction
     )
-    if temperature != 1:
-        loss_B = loss_B * temperature**2
-    if reduction == "none":
-        return loss_B
-    return loss_B.mean() if reduction == "mean" else loss_B.sum()
+    return loss if temperature == 1 else loss * temperature**2
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
-    """The loss of each row; the gradient is computed from the logits when it is asked for."""
+    """The reduced loss; the gradient is computed from the logits when it is asked for."""
 
     @staticmethod
     def forward(
@@ -193,21 +189,24 @@ class _SoftCrossEntropy(torch.autograd.Function):
         excess_BM: Tensor,
         floor_B: Tensor,
         temperature: float,
+        reduction: Reduction,
     ) -> Tensor:
         dtype = torch.float64 if logits_BC.dtype == torch.float64 else torch.float32
         excess_BM, floor_B = excess_BM.to(dtype).contiguous(), floor_B.to(dtype).contiguous()
         target = index_BM.contiguous(), excess_BM, floor_B
-        loss_B, peak_B, sum_B = loss_of(logits_BC, *target, 1 / temperature)
-        ctx.save_for_backward(logits_BC, *target, peak_B, sum_B)
-        ctx.sharpness = 1 / temperature
-        return loss_B
+        loss_B, known_2B = loss_of(logits_BC, *target, 1 / temperature)
+        ctx.save_for_backward(logits_BC, *target, known_2B)
+        ctx.sharpness, ctx.is_mean = 1 / temperature, reduction == "mean"
+        if reduction == "none":
+            return loss_B
+        return loss_B.mean() if ctx.is_mean else loss_B.sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_B: Tensor) -> tuple[Tensor | None, ...]:
-        logits_BC, index_BM, excess_BM, floor_B, peak_B, sum_B = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        logits_BC, index_BM, excess_BM, floor_B, known_2B = ctx.saved_tensors
+        grad_B = (grad / len(floor_B) if ctx.is_mean else grad).expand_as(floor_B).contiguous()
         grad_BC = gradient_of(
-            logits_BC, index_BM, excess_BM, floor_B, peak_B, sum_B, grad_B.contiguous(),
-            ctx.sharpness,
-        )  # fmt: skip
-        return grad_BC, None, None, None, None
+            logits_BC, index_BM, excess_BM, floor_B, known_2B, grad_B, ctx.sharpness
+        )
+        return grad_BC, None, None, None, None, None

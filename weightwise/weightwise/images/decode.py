@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -151,6 +151,8 @@ def decode(key: str, data: Pixels, config: Decoding) -> tuple[Image.Image | None
             return _to_rgb(key, image, config)
     except Image.DecompressionBombError as error:
         return None, (_skipped(key, "huge", str(error)),)
+    except UnidentifiedImageError:  # its text has an address of memory, another in every run
+        return None, (_skipped(key, "unreadable", f"expected one of {', '.join(config.formats)}"),)
     except Exception as error:  # decoders of damaged files raise nearly everything
         kind = "truncated" if "truncated" in str(error).lower() else "unreadable"
         return None, (_skipped(key, kind, f"{type(error).__name__}: {error}"),)

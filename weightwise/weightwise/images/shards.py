@@ -1,14 +1,16 @@
 """Shards: tar files in which the files of a sample stand together, named alike (webdataset).
 
 The name up to the first dot of its last part is the key; what follows tells what a file is: an
-image, or ``cls``, the number of the class in decimals. `TarImages` goes through the headers once
-and then reads samples by number, in any order; `stream_tar` reads a tar file from its beginning
-to its end, also a compressed one. A shard that is cut off gives all samples but the last one,
+image, ``cls``, the number of the class in decimals, or ``json``, an object with the class as its
+whole number ``label`` or ``cls``; a file ``cls`` has the last word. `TarImages` goes through the
+headers once and then reads samples by number, in any order; `stream_tar` reads a tar file from its
+beginning to its end, also a compressed one. A shard that is cut off gives all samples but the last,
 whose class or image may be in the part that is missing.
 """
 
 from __future__ import annotations
 
+import json
 import tarfile
 import zlib
 from dataclasses import dataclass, field
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
 
 # What a damaged, possibly compressed, tar file raises while it is read.
 _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error)
-# A class is a number of a few digits; a longer file is something else.
-_LABEL_BYTES = 20
+# A class is a number of a few digits; a longer file is something else. Captions and the like may
+# stand beside it in an object.
+_LABEL_BYTES, _JSON_BYTES = 20, 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ class _Entry:
     key: str
     image: tuple[int, int] | bytes | None = None
     label: int | None = None
+    has_cls: bool = False
 
 
 class TarImages:
@@ -226,10 +230,22 @@ def _take(
     """Note what a file says of its sample; of several images the first one counts."""
     if kind == "cls" and member.size <= _LABEL_BYTES:
         text = _read(tar, member).strip()
-        entry.label = int(text) if text.isdigit() else None
+        entry.label, entry.has_cls = (int(text) if text.isdigit() else None), True
+    elif kind == "json" and member.size <= _JSON_BYTES and not entry.has_cls:
+        entry.label = _label_of(_read(tar, member))
     elif kind in EXTENSIONS and entry.image is None:
         place = (member.offset_data, member.size)
         entry.image = _read(tar, member) if is_streamed else place
+
+
+def _label_of(text: bytes) -> int | None:
+    """Class that an object states; what is no such object states none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    named = [found.get(name) for name in ("label", "cls")] if isinstance(found, dict) else []
+    return next((one for one in named if type(one) is int and one >= 0), None)
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -263,18 +263,40 @@ class HuggingFaceImages:
 def hugging_face_images(
     name: str, split: str = "train", image: str = "image", label: str | None = "label"
 ) -> HuggingFaceImages:
-    """Open a dataset by name.
+    """Open a dataset.
 
     Parameters
     ----------
     name
-        Name on the hub, or a local folder.
+        Folder written by ``save_to_disk``, another folder that the library reads, or a name on
+        the hub.
     split
         Which part.
     image, label
         Names of the columns.
+
+    Raises
+    ------
+    ValueError
+        If there is no such dataset, part or column, or the extra is not installed.
     """
-    return HuggingFaceImages(_datasets().load_dataset(name, split=split), image, label)
+    return HuggingFaceImages(_load_dataset(name, split), image, label)
+
+
+def _load_dataset(name: str, split: str) -> Any:
+    datasets, folder = _datasets(), Path(name)
+    try:
+        if not any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
+            return datasets.load_dataset(name, split=split)
+        loaded = datasets.load_from_disk(name)
+    except (OSError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"name: expected a dataset, got {name!r}: {reason}") from error
+    if not isinstance(loaded, datasets.DatasetDict):
+        return loaded
+    if split not in loaded:
+        raise ValueError(f"split: expected one of {', '.join(loaded)}, got {split!r}")
+    return loaded[split]
 
 
 def require_unique(keys: Sequence[str], where: str) -> None:

@@ -7,6 +7,7 @@ from 00 to 99 that they show. Digits of the test part appear in composites of th
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -81,9 +82,8 @@ def composites(part: Part, count: int, seed: int, size: int = 32) -> ArrayImages
         raise ValueError(f"size: expected an even number, got {size}")
     if count < 1:
         raise ValueError(f"count: expected at least 1, got {count}")
-    pixels_N88, label_N, _ = _small(part)
     half = size // 2
-    large = np.stack([_enlarge(one_88, half) for one_88 in pixels_N88])
+    large_NHH, label_N = _large(part, half)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, part == "test"))))
     class_N = rng.permutation(np.arange(count) % 100)
     canvas = np.zeros((count, size, size), dtype=np.uint8)
@@ -91,8 +91,8 @@ def composites(part: Part, count: int, seed: int, size: int = 32) -> ArrayImages
     for image, number in zip(canvas, class_N, strict=True):
         for left, digit in ((0, number // 10), (half, number % 10)):
             top = rng.integers(0, size - half + 1)
-            chosen = rng.choice(numbers_of[digit])
-            image[top : top + half, left : left + half] = large[chosen]
+            chosen = numbers_of[digit][rng.integers(len(numbers_of[digit]))]
+            image[top : top + half, left : left + half] = large_NHH[chosen]
     keys = tuple(f"composite-{part}-{seed}-{i}" for i in range(count))
     return ArrayImages(pixels=canvas, labels=class_N, keys=keys)
 
@@ -112,6 +112,13 @@ def _small(part: Part) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str,
     chosen = [i for i, k in enumerate(keys) if is_held_out(k, TEST_FRACTION) == (part == "test")]
     pixels_N88 = np.rint(found.images[chosen] * (255 / _LARGEST)).astype(np.uint8)
     return pixels_N88, found.target[chosen].astype(np.int64), tuple(keys[i] for i in chosen)
+
+
+@functools.cache
+def _large(part: Part, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Digits of a part, enlarged, with labels; nobody writes into them."""
+    pixels_N88, label_N, _ = _small(part)
+    return np.stack([_enlarge(one_88, size) for one_88 in pixels_N88]), label_N
 
 
 def _enlarge(pixels_88: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

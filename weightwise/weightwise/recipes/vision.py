@@ -12,7 +12,8 @@
 
 SIZE is 5m, 11m or 21m. Settings are those of Wu et al., arXiv 2207.10666, section 4.1, and of the
 code released with it; where the paper knows one resolution of a size only, the rule is the same.
-Paths are places to put images, stores and class maps; ``--set`` names others.
+Paths are places to put images, stores and class maps; ``--set`` names others. Recipes of DeiT, Swin
+and of models that share weights are in `weightwise.recipes.vision_mini`.
 
 Command   weightwise distill train composites-teacher
           weightwise distill save composites --teacher out/composites-teacher --top-k 10
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from weightwise.images import Mix, RandAugment
+from weightwise.recipes.vision_mini import MINI_RECIPES
 from weightwise.train.recipe import override
 from weightwise.train.vision_config import (
     AugmentationConfig,
@@ -63,6 +65,11 @@ OTHER_DROP = {"5m": 0.0, "11m": 0.0, "21m": 0.1}
 _IMAGENET = ImagesConfig(
     source=FolderSource(path="imagenet/train", valid="imagenet/val"), num_workers=8
 )
+
+_COMPOSITES_TEACHER = StudentConfig(
+    widths=(32, 64, 96, 128), depths=(1, 1, 2, 1), windows=(4, 2, 1), image_size=32,
+    num_classes=100,
+)  # fmt: skip
 
 
 def from_scratch(size: Size) -> VisionRecipe:
@@ -122,7 +129,9 @@ def enlarged(size: Size, side: Side) -> VisionRecipe:
     return replace(
         base,
         name=f"tinyvit-{size}-{side}",
-        model=replace(base.model, image_size=side, windows=windows),
+        model=StudentConfig(
+            variant=size, drop_path=OTHER_DROP[size], image_size=side, windows=windows
+        ),
         start=StartConfig(path=f"out/tinyvit-{size}-{before}"),
         images=replace(_IMAGENET, fit="square"),
         optimizer=VisionOptimizerConfig(weight_decay=1e-8),
@@ -135,10 +144,7 @@ def composites_teacher() -> VisionRecipe:
     """Two digits in an image, from labels."""
     return VisionRecipe(
         name="composites-teacher",
-        model=StudentConfig(
-            widths=(32, 64, 96, 128), depths=(1, 1, 2, 1), windows=(4, 2, 1), image_size=32,
-            num_classes=100,
-        ),
+        model=_COMPOSITES_TEACHER,
         images=ImagesConfig(source=CompositesSource()),
         # No operations, so that digits stay what they are.
         augmentation=AugmentationConfig(
@@ -146,7 +152,7 @@ def composites_teacher() -> VisionRecipe:
         ),
         schedule=VisionScheduleConfig(base_lr=1e-2, min_lr=1e-5, warmup_epochs=1),
         train=VisionTrainConfig(epochs=10, batch_size=64, eval_batch_size=250, log_every=20),
-    )  # fmt: skip
+    )
 
 
 def composites_labels() -> VisionRecipe:
@@ -155,7 +161,7 @@ def composites_labels() -> VisionRecipe:
     return replace(
         teacher,
         name="composites-labels",
-        model=replace(teacher.model, widths=(16, 32, 64, 96), depths=(1, 1, 1, 1)),
+        model=replace(_COMPOSITES_TEACHER, widths=(16, 32, 64, 96), depths=(1, 1, 1, 1)),
         images=replace(teacher.images, corrupt_share=0.3),
     )
 
@@ -179,6 +185,7 @@ VISION_RECIPES: dict[str, Callable[[], VisionRecipe]] = {
     **{f"tinyvit-{size}-finetune": partial(fine_tuned, size) for size in SIZES},
     **{f"tinyvit-{size}-384": partial(enlarged, size, 384) for size in SIZES},
     **{f"tinyvit-{size}-512": partial(enlarged, size, 512) for size in SIZES},
+    **MINI_RECIPES,
 }
 
 

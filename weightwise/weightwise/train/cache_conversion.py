@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
-from safetensors.torch import save_file
 
 from weightwise.lm import LanguageModel
 from weightwise.lm.latent.budget import (
@@ -34,13 +31,12 @@ from weightwise.lm.latent.conversion import (
     convert_to_latent,
 )
 from weightwise.lm.latent.grouping import sharing_errors, unequal
-from weightwise.lm.tensor_file import DTYPES, fresh_folder, read_layouts
-from weightwise.train.batches import Windows, evaluation_windows, window_order
+from weightwise.lm.tensor_file import fresh_folder
+from weightwise.train.calibration import calibration_text, text_loss
 from weightwise.train.checkpoint import MODEL_FILES, find_checkpoint, load_weights, verify
-from weightwise.train.data import DataConfig, PreparedData, default_cache_dir, prepare
-from weightwise.train.exchange import write_start
+from weightwise.train.data import DataConfig
+from weightwise.train.exchange import write_start, write_weights
 from weightwise.train.recipe import from_dict, override, read_recipe, to_dict
-from weightwise.train.source import FileSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,11 +46,8 @@ if TYPE_CHECKING:
     from weightwise.lm import LatentConfig
     from weightwise.train.recipe import Recipe
 
-REPORT = "conversion.json"
-BATCH_TOKENS = 4096  # that go through the model at a time
-TRIAL_TOKENS = 4096
+REPORT = "conversion.json"  # shrunk checkpoints have one too
 SHARES = (1, 2, 3, 4)  # layers that share, to be tried
-DOCUMENT_BYTES = 4_000  # of other text than the run's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +163,8 @@ def convert_cache(
     if num_tokens < 1:
         raise ValueError(f"tokens: expected at least 1, got {num_tokens}")
     recipe = read_recipe(start / "recipe.toml")
+    if recipe.sharing is not None:
+        raise ValueError(f"{start}: sharing: expected a model without, convert before shrinking")
     layouts = _layouts(recipe, budget, overrides)
     model = LanguageModel(recipe.model)
     load_weights(model, start)
@@ -191,7 +186,7 @@ def convert_cache(
             tried=tuple(tried),
             groups=found.groups,
         )
-        _save(partial, found.model, start)
+        write_weights(partial, found.model, start)
         (partial / REPORT).write_text(json.dumps(report_table(report), indent=1) + "\n", "utf-8")
         data = recipe.data if isinstance(recipe.data, DataConfig) else DataConfig()
         name = f"{recipe.name}-latent"
@@ -216,12 +211,11 @@ class _Trial:
         cache_dir: Path | None,
     ) -> None:
         self._model = model
-        self.data = _documents(recipe, start, text, cache_dir or default_cache_dir())
-        length, device = recipe.train.seq_length, model.embed.weight.device
-        self._batches = [one.to(device) for one in _batches(self.data, length, num_tokens)]
-        windows = Windows(self.data.valid, length, "valid")
-        wanted = evaluation_windows(windows.count, ceil(TRIAL_TOKENS / length))
-        self._token_BT, self._target_BT = (one.to(device) for one in windows.read(wanted))
+        device = model.embed.weight.device
+        found = calibration_text(recipe, start, text=text, cache_dir=cache_dir)
+        self._batches = [one.to(device) for one in found.batches(num_tokens)]
+        self.data = found.data
+        self._token_BT, self._target_BT = (one.to(device) for one in found.held_out())
 
     def best(
         self,
@@ -266,11 +260,9 @@ class _Trial:
         more = [(unequal(layout, error_LL), rope_theta) for layout, rope_theta in layouts]
         return [*layouts, *(one for one in dict.fromkeys(more) if one not in layouts)]
 
-    @torch.no_grad()
     def loss(self, model: LanguageModel) -> float:
         """Mean loss on the held-out text, nats per token."""
-        logits_NV = model(self._token_BT).flatten(0, 1).float()
-        return float(F.cross_entropy(logits_NV, self._target_BT.flatten()))
+        return text_loss(model, self._token_BT, self._target_BT)
 
 
 def report_table(report: CacheConversion) -> dict[str, object]:
@@ -353,25 +345,6 @@ def _changed(recipe: Recipe, attention: LatentConfig, overrides: Sequence[str]) 
     return changed.model.attention  # type: ignore[return-value]
 
 
-def _documents(recipe: Recipe, start: Path, text: Path | None, cache_dir: Path) -> PreparedData:
-    """Documents of the run, or other text, in tokens of the checkpoint."""
-    config = recipe.data if isinstance(recipe.data, DataConfig) else DataConfig()
-    if text is not None:
-        source = FileSource(paths=(str(text),), document_bytes=DOCUMENT_BYTES)
-        config = DataConfig(source=source, valid_fraction=0.1)
-    plain = replace(config, tokenizer=str(start / "tokenizer.json"), long_share=None, mix=())
-    return prepare(plain, recipe.model.vocab_size, cache_dir)
-
-
-def _batches(data: PreparedData, seq_length: int, num_tokens: int) -> list[Tensor]:
-    """Calibration text, shape (B, T) each."""
-    windows = Windows(data.train, seq_length, "train")
-    wanted = min(windows.count, ceil(num_tokens / seq_length))
-    order = window_order(windows.count, seed=0, epoch=0)[:wanted]
-    size = max(1, BATCH_TOKENS // seq_length)
-    return [windows.read(order[i : i + size])[0] for i in range(0, wanted, size)]
-
-
 def _told(
     batches: Sequence[Tensor],
     done: int,
@@ -382,13 +355,3 @@ def _told(
         yield token_BT
         if on_batch is not None:
             on_batch(number, total)
-
-
-def _save(folder: Path, model: LanguageModel, start: Path) -> None:
-    """Write all weights in the type that the old checkpoint keeps its embedding in."""
-    dtype = DTYPES[read_layouts(start / "model.safetensors")["embed.weight"].dtype]
-    weights = {
-        name: weight.detach().to("cpu", dtype).contiguous()
-        for name, weight in model.named_parameters()
-    }
-    save_file(weights, folder / "model.safetensors")

@@ -32,15 +32,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from weightwise.lm import LanguageModel, Tokenizer
+from weightwise.lm import Tokenizer
 from weightwise.numerics import quantize_model
 from weightwise.train.files import PARTIAL, checksum, publish
+from weightwise.train.model import language_model
 from weightwise.train.optimizer_state import save_optimizer
 from weightwise.train.parallel import World, whole_on_main
 from weightwise.train.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from weightwise.lm import LanguageModel
 
 NAME = re.compile(r"step-\d{6,}")
 MODEL_FILES = ("model.safetensors", "recipe.toml", "tokenizer.json")
@@ -299,7 +302,7 @@ def load_model(checkpoint_dir: Path | str) -> tuple[LanguageModel, Tokenizer, Re
     folder = find_checkpoint(Path(checkpoint_dir))
     verify(folder, MODEL_FILES)  # the rest may be left out of a copy
     recipe = read_recipe(folder / "recipe.toml")
-    model = LanguageModel(recipe.model)
+    model = language_model(recipe)
     load_weights(model, folder)
     quantize_model(model, recipe.precision)
     return model.eval(), Tokenizer.load(folder / "tokenizer.json"), recipe

@@ -15,12 +15,14 @@ from math import nan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import save_file
+
 from weightwise.lm import Tokenizer
 from weightwise.lm.chat import JINJA_TEMPLATE
 from weightwise.lm.checkpoint_files import open_checkpoint, own_layouts
 from weightwise.lm.convert import SHARD_BYTES, copy_weights, write_json
 from weightwise.lm.hunyuan import config_of
-from weightwise.lm.tensor_file import fresh_folder
+from weightwise.lm.tensor_file import DTYPES, fresh_folder, read_layouts
 from weightwise.lm.tiktoken import CHAT_TOKENS, END_OF_TEXT, RANK_FILE
 from weightwise.train.checkpoint import (
     MODEL_FILES,
@@ -33,6 +35,8 @@ from weightwise.train.recipe import Recipe, TrainConfig, read_recipe, to_toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import nn
 
     from weightwise.lm import ModelConfig
     from weightwise.lm.tensor_file import TensorLayout
@@ -120,7 +124,20 @@ def write_start(folder: Path, recipe: Recipe, words: Tokenizer) -> None:
         Its tokenizer.
     """
     words.save(folder / "tokenizer.json")
-    (folder / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    write_state(folder, to_toml(recipe))
+
+
+def write_state(folder: Path, recipe: str) -> None:
+    """Make a folder with all files of a model, but its recipe, a checkpoint at step 0.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    recipe
+        The recipe as TOML.
+    """
+    (folder / "recipe.toml").write_text(recipe, encoding="utf-8")
     state = RunState(
         step=0,
         tokens=0,
@@ -132,6 +149,26 @@ def write_start(folder: Path, recipe: Recipe, words: Tokenizer) -> None:
         files=describe_files(folder),
     )
     (folder / "state.json").write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+
+
+def write_weights(folder: Path, model: nn.Module, start: Path) -> None:
+    """Write each weight once, in the type that another checkpoint keeps its embedding in.
+
+    Parameters
+    ----------
+    folder
+        Gets ``model.safetensors``.
+    model
+        Of our own.
+    start
+        The other checkpoint.
+    """
+    dtype = DTYPES[read_layouts(start / "model.safetensors")["embed.weight"].dtype]
+    weights = {
+        name: weight.detach().to("cpu", dtype).contiguous()
+        for name, weight in model.named_parameters()
+    }
+    save_file(weights, folder / "model.safetensors")
 
 
 def export_hunyuan(
@@ -163,6 +200,8 @@ def export_hunyuan(
     folder, out = find_checkpoint(Path(checkpoint)), Path(out)
     verify(folder, MODEL_FILES)
     recipe = read_recipe(folder / "recipe.toml")
+    if recipe.sharing is not None:
+        raise ValueError(f"{folder}: sharing: expected none, other libraries know no such model")
     words = Tokenizer.load(folder / "tokenizer.json")
     settings = config_of(recipe.model)
     weights = folder / "model.safetensors"

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from weightwise.lm import LanguageModel
 from weightwise.lm.chat import ChatTemplate
 from weightwise.lm.post.dpo import read_preferences
 from weightwise.lm.post.online import ExactAnswer, Judge, import_reward
@@ -29,6 +28,7 @@ from weightwise.train.data import SPLITS, DataConfig, PreparedData
 from weightwise.train.distillation import DistilledExamples, with_teacher
 from weightwise.train.examples import Examples, TextExamples, score_with
 from weightwise.train.mix import MixedOrder, training_order, training_windows
+from weightwise.train.model import language_model
 from weightwise.train.post import DPOExamples, OnlinePairs, Pair, SFTExamples, pair_logps
 from weightwise.train.post_config import PreferenceConfig
 from weightwise.train.recipe import to_dict
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from weightwise.lm import LanguageModel
     from weightwise.lm.post.dpo import Preference
     from weightwise.lm.post.online import Reward
     from weightwise.train.examples import Score
@@ -103,7 +104,7 @@ def frozen_start(recipe: Recipe, device: torch.device) -> LanguageModel:
     """The model that a run begins with, not to be trained."""
     checkpoint = starting_checkpoint(recipe)
     assert checkpoint is not None, "recipes with preferences have a start"
-    model = LanguageModel(recipe.model)
+    model = language_model(recipe)
     load_weights(model, checkpoint)
     quantize_model(model, recipe.precision)
     return model.to(device).eval().requires_grad_(False)

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from weightwise.fp8.config import Fp8Training, Level  # noqa: TC001, pydantic needs them
 from weightwise.lm import LatentConfig, ModelConfig, MoEConfig, layer_groups
+from weightwise.multiplex import Plan  # noqa: TC001, pydantic needs it
 from weightwise.numerics import PrecisionConfig
 from weightwise.optim import OptimizerConfig, ScheduleConfig
 from weightwise.train.data import DataConfig
@@ -116,6 +117,8 @@ class Recipe:
         Checkpoint, or folder of a run, whose weights and tokenizer the run begins with; ``None``
         draws new weights. ``model`` must have the same weights, see
         `weightwise.train.start.FREE_AT_START` for what may differ.
+    sharing
+        Which blocks of the model share their weights; ``None`` for none.
     model, data, optimizer, schedule, precision, train
         Settings of the parts. ``precision`` says which operands of the linear layers are
         quantized, and how; by default none. ``data`` is text, or with the kinds ``chats`` and
@@ -128,6 +131,7 @@ class Recipe:
     seed: int = Field(default=1, ge=0, lt=2**63)
     start: str | None = None
     model: ModelConfig
+    sharing: Plan | None = None
     data: TrainingData = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -158,6 +162,22 @@ class Recipe:
         for name, (value, expected) in others.items():
             if value != expected:
                 raise ValueError(f"{name}: expected {expected} with train.fp8, got {value}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sharing(self) -> Self:
+        if self.sharing is None:
+            return self
+        train = self.train
+        others = {
+            "train.strategy": (train.strategy, "ddp"),
+            "train.expert_parallel": (train.expert_parallel, 1),
+            "train.fp8": (train.fp8, None),
+            "precision.format": (self.precision.format, None),
+        }
+        for name, (value, expected) in others.items():
+            if value != expected:
+                raise ValueError(f"{name}: expected {expected} with sharing, got {value}")
         return self
 
     @model_validator(mode="after")

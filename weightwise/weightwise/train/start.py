@@ -76,10 +76,13 @@ def starting_checkpoint(recipe: Recipe, free: Collection[str] = FREE_AT_START) -
         return None
     folder = find_checkpoint(Path(recipe.start))
     verify(folder, MODEL_FILES)
-    theirs = to_dict(read_recipe(folder / "recipe.toml"))["model"]
-    conflict = difference(theirs, to_dict(recipe)["model"], free, where=str(folder))
+    theirs, ours = to_dict(read_recipe(folder / "recipe.toml")), to_dict(recipe)
+    conflict = difference(theirs["model"], ours["model"], free, where=str(folder))
     if conflict:
         raise ValueError(f"model.{conflict}")
+    conflict = difference(theirs.get("sharing", {}), ours.get("sharing", {}), (), where=str(folder))
+    if conflict:
+        raise ValueError(f"sharing.{conflict}")
     return folder
 
 

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 
 from weightwise.fp8 import clip_grad_norm_, gradient_statistics, prepare
-from weightwise.lm import LanguageModel, MoEConfig
+from weightwise.lm import MoEConfig
 from weightwise.numerics import quantize_model
 from weightwise.optim import AdamW8, learning_rate, make_optimizer
 from weightwise.optim.averaging import averaged, swap_average
 from weightwise.train.batches import evaluation_windows
 from weightwise.train.checkpoint import load_weights
 from weightwise.train.examples import score_with
+from weightwise.train.model import language_model
 from weightwise.train.objectives import make_examples, make_order
 from weightwise.train.optimizer_state import load_optimizer
 from weightwise.train.parallel import clip_gradients, gradient_sync, reshard, spread
@@ -101,7 +102,7 @@ class Trainer:
         self._world = world
         self._tokenizer = data.tokenizer
         self._micro = micro_batch_size(config, world.size)
-        self.model = LanguageModel(recipe.model)
+        self.model = language_model(recipe)
         start = starting_checkpoint(recipe) if checkpoint is None else checkpoint
         if start is None:
             # On the CPU, so that every kind of device starts from the same numbers.

@@ -11,15 +11,16 @@ processes either.
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext
+import math
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
-from weightwise.images import EvalTransform, ImageLoader, LoaderConfig, TrainTransform
-from weightwise.optim import AdamW8, ScheduleConfig, learning_rate
+from weightwise.images import TrainTransform
+from weightwise.optim.averaging import averaged, swap_average
 from weightwise.train.checkpoint import load_weights
 from weightwise.train.files import write_text
 from weightwise.train.loop import PATIENCE, go
@@ -29,18 +30,18 @@ from weightwise.train.session import Pace, Session
 from weightwise.train.trainer import Gradient
 from weightwise.train.vision_batches import BatchPlan, MicroBatches
 from weightwise.train.vision_images import open_images
-from weightwise.train.vision_recipe import (
-    RATE_BATCH,
-    read_vision_recipe,
-    vision_conflict,
-    vision_to_toml,
-)
-from weightwise.train.vision_start import starting_model
+from weightwise.train.vision_models import make_model
+from weightwise.train.vision_optimizer import vision_optimizer, vision_rate
+from weightwise.train.vision_recipe import read_vision_recipe, vision_conflict, vision_to_toml
+from weightwise.train.vision_relations import open_relations
+from weightwise.train.vision_scores import TOP, held_out, measured_on, scores
+from weightwise.train.vision_start import plan_of, starting_model
 from weightwise.train.vision_statistics import RunningStatistics
 from weightwise.train.vision_targets import open_target
-from weightwise.vision import TinyViT, freeze_batch_norm, vision_groups
+from weightwise.vision import freeze_batch_norm
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -54,8 +55,6 @@ if TYPE_CHECKING:
     from weightwise.train.vision_images import PreparedImages
     from weightwise.train.vision_recipe import VisionRecipe, VisionTrainConfig
     from weightwise.train.vision_targets import Target
-
-TOP = 5
 
 
 def train_vision(
@@ -101,7 +100,10 @@ def _train(recipe: VisionRecipe, session: Session) -> TrainResult:
     """Do the work of `train_vision` in one process; see `weightwise.train.loop`."""
 
     def conflict(path: Path, _: int) -> str | None:
-        return vision_conflict(read_vision_recipe(path), recipe)
+        saved = read_vision_recipe(path)
+        if recipe.start is not None and recipe.sharing is None:
+            saved = replace(saved, sharing=None)  # what the start has been found to share
+        return vision_conflict(saved, recipe)
 
     num_classes = recipe.model.build().num_classes
     images = open_images(recipe.images, num_classes, needs_labels=recipe.needs_labels)
@@ -165,34 +167,36 @@ class VisionTrainer:
         self, recipe: VisionRecipe, images: PreparedImages, target: Target, plan: BatchPlan,
         world: World, checkpoint: Path | None,
     ) -> None:  # fmt: skip
-        self._recipe, self._world, self._target = recipe, world, target
+        self._world, self._target = world, target
         config = recipe.model.build()
-        if checkpoint is None:
-            self.model = starting_model(recipe)
-        else:
-            self.model = TinyViT(config)
-            load_weights(self.model, checkpoint)
         side = config.image_size
+        view = recipe.images.view(side)
+        if checkpoint is None:
+            share = None if recipe.start is None else recipe.start.share
+            seen = [] if share is None else measured_on(recipe, images, view, share.num_images)
+            self.model = starting_model(recipe, seen)
+        else:
+            plan_of_run = read_vision_recipe(checkpoint / "recipe.toml").sharing
+            self.model = make_model(config, plan_of_run)
+            load_weights(self.model, checkpoint)
+        # So that a checkpoint says all that its model needs.
+        self._recipe = recipe = replace(recipe, sharing=plan_of(self.model))
         self._module = replicate(self.model.train(), torch.zeros(2, 3, side, side), world)
-        self._optimizer = _make_optimizer(recipe, self.model)
+        self._optimizer = vision_optimizer(recipe, self.model)
         if checkpoint is not None:
             load_optimizer(checkpoint / "optimizer", self.model, self._optimizer, world.size)
-        view = recipe.images.view(side)
+            # Where averages are the model, a checkpoint has them in the place of the weights.
+            if recipe.optimizer.uses_average:
+                swap_average(self._optimizer)
+        self._relations = open_relations(recipe, self.model, target)
+        others = () if self._relations is None else self._relations.views
         transform = TrainTransform(
-            augmentation=recipe.augmentation.build(), views=(view, *target.views)
+            augmentation=recipe.augmentation.build(), views=(view, *target.views, *others)
         )
         source = target.source(images)
         self._batches = MicroBatches(source, transform, target.seeds, plan, world)
         self._steps = recipe.train.epochs * self._batches.steps_per_epoch
-        self._valid = ImageLoader(
-            images.valid,
-            EvalTransform(views=(view,), fit=recipe.images.fit),
-            LoaderConfig(
-                batch_size=recipe.train.eval_batch_size, is_shuffled=False, process=world.rank,
-                num_processes=world.size, num_workers=recipe.images.num_workers,
-            ),
-            decoding=recipe.images.decoding,
-        )  # fmt: skip
+        self._valid = held_out(recipe, images, view, world.rank, world.size)
         self._statistics = RunningStatistics(self.model)
         self._train_mode()
 
@@ -218,24 +222,33 @@ class VisionTrainer:
         total = int(self._world.sum(counts.sum()))
         if not counts.all():
             raise ValueError(f"images: expected some that can be read in step {step}, got none")
-        loss_sum = torch.zeros((), dtype=torch.float64, device=self._world.device)
+        sums: dict[str, Tensor] = {}
         self._statistics.begin()
         for number, batch in enumerate(batches):
             self._seed_draws(step, number)
             share = len(batch) * self._world.size / total
             with gradient_sync(self._module, is_last=number == len(batches) - 1):
-                with self._precision():
-                    logits_BC = self._module(self._on_device(batch.views[0]))
-                loss = self._target.loss(logits_BC.float(), batch, epoch)
-                (loss * share).backward()
-            loss_sum += loss.detach().double() * len(batch)
+                losses = self._losses(batch, epoch)
+                (losses["loss"] * share).backward()
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach().double() * len(batch)
             self._statistics.add()
         self._statistics.end(len(batches) * self._world.size, self._world)
-        norm = clip_gradients(self.model, self._recipe.train.grad_clip)
-        loss_mean = self._world.sum(loss_sum).item() / total
+        norm = clip_gradients(self.model, self._recipe.train.grad_clip or math.inf)
+        means = (self._world.sum(torch.stack(list(sums.values()))) / total).tolist()
+        measures = dict(zip(sums, means, strict=True))
         skipped = self._recipe.train.batch_size - total
         odd = {"skipped_images": float(skipped)} if skipped else {}
-        return Gradient(loss=loss_mean, norm=norm.item(), measures={}, routing=odd)
+        return Gradient(loss=measures.pop("loss"), norm=norm.item(), measures=measures, routing=odd)
+
+    def _losses(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Mean losses of a micro-batch: ``loss``, and its parts where it has any."""
+        relations = self._relations
+        with self._precision(), nullcontext() if relations is None else relations.taps:
+            logits_BC = self._module(self._on_device(batch.views[0])).float()
+        if relations is None:
+            return {"loss": self._target.loss(logits_BC, batch, epoch)}
+        return relations.losses(logits_BC, batch, epoch)
 
     def _precision(self) -> AbstractContextManager[object]:
         if self._recipe.train.dtype == "float32":
@@ -251,22 +264,34 @@ class VisionTrainer:
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["lr_ratio"]
         self._optimizer.step()
+        # Fused optimizers leave the versions of weights as they were, by which models know whether
+        # what they have worked out from weights still holds.
+        torch.autograd.graph.increment_version(list(self.model.parameters()))
         self._optimizer.zero_grad(set_to_none=True)
         return lr
 
-    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Cross-entropy with labels, and shares of images whose class is the first or among five.
 
         The same in every process.
         """
+        with torch.no_grad(), self._given_away():
+            return self._evaluate()
+
+    @contextmanager
+    def _given_away(self) -> Iterator[None]:
+        """Averages in the place of the weights for a while, where they are the model."""
+        with averaged(self._optimizer) if self._recipe.optimizer.uses_average else nullcontext():
+            yield
+
+    def _evaluate(self) -> dict[str, float]:
         totals = torch.zeros(4, dtype=torch.float64, device=self._world.device)
         self.model.eval()
         for batch in self._valid.epoch(0):
             if len(batch):
                 with self._precision():
                     logits_BC = self.model(self._on_device(batch.views[0])).float()
-                totals += _scores(logits_BC, batch)
+                totals += scores(logits_BC, batch)
         self._train_mode()
         count, *sums = self._world.sum(totals).tolist()
         if not count:
@@ -275,70 +300,19 @@ class VisionTrainer:
 
     def save(self, folder: CheckpointFolder, state: RunState) -> Path:
         """Write a checkpoint; returns its folder."""
-        return folder.save(
-            state,
-            model=self.model,
-            optimizer=self._optimizer,
-            recipe=vision_to_toml(self._recipe),
-        )
+        with self._given_away():
+            return folder.save(
+                state,
+                model=self.model,
+                optimizer=self._optimizer,
+                recipe=vision_to_toml(self._recipe),
+            )
 
     def _seed_draws(self, step: int, number: int) -> None:
         """Make all draws a matter of seed, step and micro-batch, so that runs resume exactly."""
         place = number * self._world.size + self._world.rank
         sequence = np.random.SeedSequence((self._recipe.seed, step, place))
         torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-
-
-def _scores(logits_BC: Tensor, batch: Batch) -> Tensor:
-    """Number of images, and sums over them of loss, first and first five right."""
-    label_B = batch.labels.to(logits_BC.device)
-    loss = nn.functional.cross_entropy(logits_BC, label_B, reduction="sum")
-    best_BT = logits_BC.topk(min(TOP, logits_BC.shape[1]), dim=1).indices
-    is_right_BT = best_BT == label_B[:, None]
-    return torch.stack(
-        [torch.full_like(loss, len(batch)), loss, is_right_BT[:, 0].sum(), is_right_BT.sum()]
-    ).double()
-
-
-def _make_optimizer(recipe: VisionRecipe, model: TinyViT) -> torch.optim.AdamW | AdamW8:
-    config = recipe.optimizer
-    kind = torch.optim.AdamW if config.kind == "adamw" else AdamW8
-    return kind(
-        vision_groups(model, config.weight_decay, config.layer_decay),
-        lr=0.0,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,
-    )
-
-
-def vision_rate(recipe: VisionRecipe, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of a step.
-
-    Rates of the recipe are multiplied by batch / 512. With s warm-up steps the rate rises along a
-    line from ``start_lr`` before the first step to its peak at step s, then falls along a half
-    cosine to ``min_lr`` at the last step.
-
-    Parameters
-    ----------
-    recipe
-        Its schedule.
-    step
-        Number of the step, from 1.
-    steps_per_epoch
-        Steps of an epoch.
-    """
-    schedule, scale = recipe.schedule, recipe.train.batch_size / RATE_BATCH
-    warmup = round(schedule.warmup_epochs * steps_per_epoch)
-    if step <= warmup:
-        rise = (schedule.base_lr - schedule.start_lr) * step / warmup
-        return scale * (schedule.start_lr + rise)
-    shape = ScheduleConfig(
-        peak_lr=scale * schedule.base_lr,
-        warmup_steps=warmup,
-        min_lr_ratio=schedule.min_lr / schedule.base_lr,
-    )
-    return learning_rate(shape, step, recipe.train.epochs * steps_per_epoch)
 
 
 def batch_plan(recipe: VisionRecipe, world: World) -> BatchPlan:
@@ -358,6 +332,6 @@ def batch_plan(recipe: VisionRecipe, world: World) -> BatchPlan:
         )
     return BatchPlan(
         seed=recipe.seed, batch_size=config.batch_size, micro_batch_size=micro,
-        num_workers=recipe.images.num_workers, mix=recipe.mixing,
+        repeats=config.repeats, num_workers=recipe.images.num_workers, mix=recipe.mixing,
         decoding=recipe.images.decoding,
     )  # fmt: skip

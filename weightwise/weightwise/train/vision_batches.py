@@ -4,6 +4,11 @@ An epoch's order is drawn from (seed, epoch). Step s takes the images B s to B s
 are cut into micro-batches of m, and of P processes process p takes the micro-batches a P + p. So
 which images go through the model together depends on m and not on P, as for language models. What
 is left at the end of an epoch and does not fill a step is seen in another one.
+
+With r repeats (batch augmentation, Hoffer et al., arXiv 1901.09335, in the form of DeiT's code)
+each image comes r times in a row and the epoch ends after as many as there are: it sees one in r
+images. The copies of a step then stand B / r apart, so that a pair that is mixed is not of one
+image. Each copy has a seed of its own.
 """
 
 # Shapes: N images, B images of a step
@@ -20,7 +25,10 @@ from weightwise.images import Decoding, ImageLoader, LoaderConfig, Mix, Report, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from weightwise.images import Batch, Source, Transform
+    from weightwise.images.decode import Pixels
     from weightwise.images.loader import SeedFunction
     from weightwise.train.parallel import World
 
@@ -35,6 +43,8 @@ class BatchPlan:
         Seed of order and augmentation.
     batch_size, micro_batch_size
         Images B of a step and m of a micro-batch.
+    repeats
+        How often r an image comes in an epoch, at least 1.
     num_workers
         Processes that decode and augment; 0 for none.
     mix
@@ -51,6 +61,7 @@ class BatchPlan:
     seed: int
     batch_size: int
     micro_batch_size: int
+    repeats: int = 1
     num_workers: int = 0
     mix: Mix | None = None
     decoding: Decoding = field(default_factory=Decoding)
@@ -104,7 +115,7 @@ class MicroBatches:
         self._plan, self._world = plan, world
         self.steps_per_epoch = plan.steps_per_epoch(len(source))
         self.report = Report()
-        self._order = ImageLoader(source, transform, LoaderConfig(base_seed=plan.seed)).order
+        self._all = ImageLoader(source, transform, LoaderConfig(base_seed=plan.seed))
         self._next_step = -1
         self._batches: Iterator[Batch] = iter(())
 
@@ -137,12 +148,54 @@ class MicroBatches:
     def _open(self, epoch: int, inner: int) -> Iterator[Batch]:
         plan = self._plan
         shape = (self.steps_per_epoch * self._rounds, self._world.size, plan.micro_batch_size)
-        order_N = self._order(epoch)[: int(np.prod(shape))]
-        own_N = order_N.reshape(shape)[:, self._world.rank].reshape(-1)
+        place_N = self._places()[: int(np.prod(shape))]
+        own_N = place_N.reshape(shape)[:, self._world.rank].reshape(-1)
+        number_N = self._all.order(epoch)[own_N // plan.repeats]
         config = LoaderConfig(
             batch_size=plan.micro_batch_size, base_seed=plan.seed, is_shuffled=False,
             num_workers=plan.num_workers,
         )  # fmt: skip
-        part = cast("Source", Subset(source=self._source, numbers=own_N))
+        part = cast("Source", Subset(source=self._source, numbers=number_N))
+        if plan.repeats > 1:
+            part = Copies(source=part, copies=own_N % plan.repeats)
         loader = ImageLoader(part, self._transform, config, plan.mix, plan.decoding, self._seeds_of)
         return loader.epoch(epoch, inner * self._rounds)
+
+    def _places(self) -> NDArray[np.int64]:
+        """Places in an order with repeats, r for each image, in which images of a step stand."""
+        place_N = np.arange(len(self._source))
+        batch = self._plan.batch_size
+        # Within a step: all first copies, all second ones, and so on.
+        return place_N[np.lexsort((place_N, place_N % self._plan.repeats, place_N // batch))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """Samples some of which are the same image; the key of a copy says which one it is.
+
+    Parameters
+    ----------
+    source
+        The images.
+    copies
+        Number of the copy for each sample, from 0, (N,).
+    """
+
+    source: Source
+    copies: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def key(self, number: int) -> str:
+        """Name of the image; of copies from the second on with ``*1`` and so on behind it."""
+        copy = int(self.copies[number])
+        return self.source.key(number) + (f"*{copy}" if copy else "")
+
+    def label(self, number: int) -> int | None:
+        """Class of the image."""
+        return self.source.label(number)
+
+    def load(self, number: int) -> Pixels:
+        """The image."""
+        return self.source.load(number)

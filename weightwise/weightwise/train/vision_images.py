@@ -27,6 +27,7 @@ from weightwise.images import (
     corrupt_labels,
     digits,
     folder_images,
+    hugging_face_images,
     listed_images,
     split,
 )
@@ -128,6 +129,45 @@ class TarSource:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class HuggingFaceSource:
+    """A dataset for the `datasets` library, see `weightwise.images.hugging_face_images`.
+
+    Parameters
+    ----------
+    kind
+        Tells this class from the others.
+    name
+        Folder written by ``save_to_disk``, or name of a dataset to load.
+    split, valid
+        Parts to train and to judge on.
+    image, label
+        Columns; ``none`` for a dataset without labels.
+    """
+
+    kind: Literal["hf"] = "hf"
+    name: str = Field(min_length=1)
+    split: str = "train"
+    valid: str | None = None
+    image: str = "image"
+    label: str = "label"
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes, where known before anything is opened."""
+        return None
+
+    def open(self) -> tuple[Source, Source | None]:
+        """Images to train and to judge on."""
+        label = None if self.label == "none" else self.label
+        train, *valid = (
+            hugging_face_images(self.name, part, self.image, label)
+            for part in (self.split, self.valid)
+            if part is not None
+        )
+        return train, valid[0] if valid else None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DigitsSource:
     """Handwritten digits, see `weightwise.images.digits`.
 
@@ -198,7 +238,7 @@ class CompositesSource:
 
 
 ImageSource: TypeAlias = Annotated[
-    FolderSource | ListSource | TarSource | DigitsSource | CompositesSource,
+    FolderSource | ListSource | TarSource | HuggingFaceSource | DigitsSource | CompositesSource,
     Field(discriminator="kind"),
 ]
 

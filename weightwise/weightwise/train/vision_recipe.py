@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from weightwise.images import Mix  # noqa: TC001, pydantic needs them
+from weightwise.multiplex.plan import Plan  # noqa: TC001
 from weightwise.train.recipe import build, override, read_table
 from weightwise.train.recipe_conflicts import difference
 from weightwise.train.toml_text import toml_lines
@@ -20,11 +21,14 @@ from weightwise.train.vision_config import (
     AugmentationConfig,
     LabelTargets,
     StartConfig,
+    StoreTargets,
     StudentConfig,
     Targets,
     TeacherTargets,
 )
 from weightwise.train.vision_images import ImagesConfig  # noqa: TC001
+from weightwise.train.vision_models import Student  # noqa: TC001
+from weightwise.vision.deit_config import DeiTConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +61,8 @@ class VisionOptimizerConfig:
     Parameters
     ----------
     kind
-        ``adamw``, or ``adamw8`` with 3 bytes of state for each parameter
-        (`weightwise.optim.AdamW8`).
+        ``adamw``, ``adamw8`` with 3 bytes of state for each parameter (`weightwise.optim.AdamW8`),
+        or ``sgd``, gradient descent with momentum ``beta1``, whose decay is a part of the gradient.
     beta1, beta2
         Decay of the running mean of gradients and of their squares, in [0, 1).
     eps
@@ -67,19 +71,37 @@ class VisionOptimizerConfig:
         Decay per step and unit of learning rate, at least 0; matrices and filters only.
     layer_decay
         Learning rate of a block over that of the next one, above 0 and at most 1.
+    average_decay
+        Share that the moving average of the weights keeps in each step, above 0 and below 1, see
+        `weightwise.optim.averaging`; ``None`` keeps no average.
+    uses_average
+        Whether the average is judged and is the model of a checkpoint. Otherwise it is only kept
+        with the state of the optimizer.
     """
 
-    kind: Literal["adamw", "adamw8"] = "adamw"
+    kind: Literal["adamw", "adamw8", "sgd"] = "adamw"
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
     beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
     eps: float = Field(default=1e-8, gt=0.0, allow_inf_nan=False)
     weight_decay: float = Field(default=0.05, ge=0.0, allow_inf_nan=False)
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    average_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    uses_average: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.average_decay is not None and self.kind != "adamw":
+            raise ValueError(f"kind: expected adamw with average_decay, got {self.kind}")
+        if self.uses_average and self.average_decay is None:
+            raise ValueError("average_decay: expected a value with uses_average, got none")
+        if self.kind == "sgd" and self.beta1 == 0:
+            raise ValueError("beta1: expected more than 0 with kind sgd, got 0.0")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VisionScheduleConfig:
-    """Linear warm-up, then a cosine; all rates are those of a batch of 512 images.
+    """Linear warm-up, a cosine, and a cool-down; rates are those of a batch of 512 images.
 
     Parameters
     ----------
@@ -89,12 +111,15 @@ class VisionScheduleConfig:
         Rates before the first and after the last step, 0 to ``base_lr``.
     warmup_epochs
         Epochs of linear rise, at least 0.
+    cooldown_epochs
+        Last epochs of the run, which have ``min_lr``, at least 0.
     """
 
     base_lr: float = Field(default=5e-4, gt=0.0, allow_inf_nan=False)
     start_lr: float = Field(default=5e-7, ge=0.0)
     min_lr: float = Field(default=5e-6, ge=0.0)
     warmup_epochs: float = Field(default=0.0, ge=0.0)
+    cooldown_epochs: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -123,8 +148,11 @@ class VisionTrainConfig:
     dtype
         Type of the products: ``bfloat16`` runs them under autocast. Weights, gradients and
         optimizer state are float32 in either case.
+    repeats
+        How often an image comes in an epoch, augmented anew each time, in one step if it has room
+        (Hoffer et al., arXiv 1901.09335). An epoch is as long as without, so it has fewer images.
     grad_clip
-        Largest norm of the gradient over all parameters, above 0.
+        Largest norm of the gradient over all parameters; 0 sets no limit.
     batch_norm
         What batch normalization goes by in training: the ``batch``, or the ``running`` statistics
         of the start, as in fine-tuning.
@@ -145,7 +173,8 @@ class VisionTrainConfig:
     batch_size: int = Field(default=1024, ge=1)
     micro_batch_size: int | None = Field(default=None, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    grad_clip: float = Field(default=5.0, gt=0.0, allow_inf_nan=False)
+    repeats: int = Field(default=1, ge=1)
+    grad_clip: float = Field(default=5.0, ge=0.0, allow_inf_nan=False)
     batch_norm: Literal["batch", "running"] = "batch"
     eval_every: int | None = Field(default=None, ge=1)
     save_every: int | None = Field(default=None, ge=1)
@@ -177,6 +206,9 @@ class VisionRecipe:
         own seeds of augmentation.
     model, start
         The student, and the weights it begins with; ``None`` draws new ones.
+    sharing
+        Which blocks of the model share weights beside those that ``model`` says; ``None`` for none.
+        With ``start.share`` the run finds it out and writes it down in its checkpoints.
     images, augmentation, mixing
         What it sees. ``None`` mixes nothing.
     targets
@@ -187,8 +219,9 @@ class VisionRecipe:
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(default=1, ge=0, lt=2**63)
-    model: StudentConfig
+    model: Student
     start: StartConfig | None = None
+    sharing: Plan | None = None
     images: ImagesConfig
     augmentation: AugmentationConfig = AugmentationConfig()
     mixing: Mix | None = None
@@ -200,11 +233,7 @@ class VisionRecipe:
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
         train, num_classes = self.train, self.model.build().num_classes
-        if self.schedule.warmup_epochs >= train.epochs:
-            raise ValueError(
-                f"schedule.warmup_epochs: expected less than train.epochs {train.epochs}, got "
-                f"{self.schedule.warmup_epochs}"
-            )
+        self._check_epochs()
         micro = train.micro_batch_size or train.batch_size
         if self.mixing is not None and micro % 2:
             raise ValueError(
@@ -226,12 +255,40 @@ class VisionRecipe:
     def _check_uses(self) -> Self:
         if self.train.batch_norm == "running" and self.start is None:
             raise ValueError("train.batch_norm: expected batch without a start, got running")
+        share = None if self.start is None else self.start.share
+        if share is not None and share.budget is None and self.sharing is None:
+            config = self.model.build()
+            if not isinstance(config, DeiTConfig) or max(config.groups) == 1:
+                raise ValueError(
+                    "start.share.budget: expected a budget, a plan in sharing, or a DeiT with "
+                    "model.groups above 1, got none"
+                )
+            if share.start == "data":
+                raise ValueError("start.share.start: expected first or mean with model.groups")
+        if self.train.repeats > 1 and isinstance(self.targets, StoreTargets):
+            raise ValueError(
+                "train.repeats: expected 1 with targets.kind store, which has an image once an "
+                f"epoch, got {self.train.repeats}"
+            )
         if self.images.corrupt_share > 0 and not self.needs_labels:
             raise ValueError(
                 f"images.corrupt_share: expected 0 with targets.kind {self.targets.kind}, which "
                 f"leaves labels out, got {self.images.corrupt_share}"
             )
         return self
+
+    def _check_epochs(self) -> None:
+        schedule, epochs = self.schedule, self.train.epochs
+        if schedule.warmup_epochs >= epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs: expected less than train.epochs {epochs}, got "
+                f"{schedule.warmup_epochs}"
+            )
+        if schedule.warmup_epochs + schedule.cooldown_epochs >= epochs:
+            raise ValueError(
+                f"schedule.cooldown_epochs: expected less than train.epochs {epochs} without "
+                f"warm-up, got {schedule.cooldown_epochs}"
+            )
 
     @property
     def needs_labels(self) -> bool:
@@ -249,6 +306,9 @@ def read_vision_recipe(path: Path, overrides: Sequence[str] = ()) -> VisionRecip
 
 def vision_from_dict(table: dict[str, Any], *, origin: str) -> VisionRecipe:
     """Build a recipe from nested dicts, see `weightwise.train.from_dict`."""
+    model = table.get("model")
+    if isinstance(model, dict):  # recipes that are older than the other families name none
+        table = {**table, "model": {"kind": StudentConfig.kind, **model}}
     return build(_ADAPTER, VisionRecipe, table, origin)
 
 

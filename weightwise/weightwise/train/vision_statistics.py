@@ -39,12 +39,14 @@ class RunningStatistics:
 
     def add(self) -> None:
         """Take note of a micro-batch."""
+        if not self._now:
+            return
         torch._foreach_add_(self._sums, self._now)
         torch._foreach_copy_(self._now, self._before)
 
     def end(self, count: int, world: World) -> None:
         """Go to the mean over all micro-batches, ``count`` in all processes."""
-        if not self._sums:
+        if not self._now:
             return
         flat = world.sum(torch.cat(self._sums)) / count
         torch._foreach_copy_(self._now, list(flat.split([len(one) for one in self._now])))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from weightwise.distill.teachers import Teacher
     from weightwise.images import Batch, Source, View
     from weightwise.images.loader import SeedFunction
+    from weightwise.train.vision_config import RelationTargets
     from weightwise.train.vision_images import PreparedImages
     from weightwise.train.vision_recipe import VisionRecipe
 
@@ -53,6 +54,10 @@ class Target(Protocol):
     @property
     def identity(self) -> str:
         """Tells one target from another of the same settings."""
+
+    @property
+    def relation_teacher(self) -> Teacher | None:
+        """Whose relations are learnt too, see `weightwise.train.vision_relations`."""
 
     def source(self, images: PreparedImages) -> Source:
         """Images to train on, under the names that the target knows."""
@@ -79,6 +84,7 @@ class Labels:
 
     views: tuple[View, ...] = ()
     identity: str = ""
+    relation_teacher: None = None
 
     def source(self, images: PreparedImages) -> Source:
         """Images as they are."""
@@ -111,18 +117,22 @@ class Stored:
         The store.
     comparison
         Loss of logits and stored targets.
+    relation_teacher
+        Whose relations are learnt too; ``None`` for none.
     """
 
     labels: SoftLabels
     comparison: SoftLoss
+    relation_teacher: Teacher | None = None
 
     views: tuple[View, ...] = ()
 
     @property
     def identity(self) -> str:
-        """What the store says about itself."""
+        """What the store says about itself, and who else teaches."""
         config = self.labels.config
-        return f"{config.teacher} {config.base_seed} {config.k} {config.fingerprint}"
+        also = "" if self.relation_teacher is None else f" {self.relation_teacher.name}"
+        return f"{config.teacher} {config.base_seed} {config.k} {config.fingerprint}{also}"
 
     def source(self, images: PreparedImages) -> Source:
         """Images under their names, or under their numbers where the store has these."""
@@ -156,11 +166,14 @@ class Taught:
         What is kept of its logits.
     comparison
         Loss of logits and kept targets.
+    relation_teacher
+        Whose relations are learnt too, possibly the same; ``None`` for none.
     """
 
     teacher: Teacher
     kept: StoreConfig
     comparison: SoftLoss
+    relation_teacher: Teacher | None = None
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -169,8 +182,10 @@ class Taught:
 
     @property
     def identity(self) -> str:
-        """Name and digest of the teacher."""
-        return self.teacher.name
+        """Names and digests of the teachers."""
+        other = self.relation_teacher
+        also = "" if other is None or other is self.teacher else f" {other.name}"
+        return self.teacher.name + also
 
     def source(self, images: PreparedImages) -> Source:
         """Images as they are."""
@@ -183,7 +198,11 @@ class Taught:
 
     def loss(self, logits_BC: Tensor, batch: Batch, epoch: int) -> Tensor:  # noqa: ARG002
         """Cross-entropy with what the teacher says of its own view."""
-        index_BK, value_BK = top_k(self.teacher(batch.views[1]), self.kept)
+        return self.compare(logits_BC, self.teacher(batch.views[1]), batch)
+
+    def compare(self, logits_BC: Tensor, said_BC: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy with logits of the teacher."""
+        index_BK, value_BK = top_k(said_BC, self.kept)
         said = (
             torch.from_numpy(index_BK.astype("int64")),
             torch.from_numpy(value_BK.astype("float32")),
@@ -236,7 +255,17 @@ def open_target(recipe: VisionRecipe) -> Target:
     kept = StoreConfig(
         classes=num_classes, k=targets.top_k or num_classes, value_dtype=targets.value_dtype
     )
-    return Taught(teacher=teacher, kept=kept, comparison=targets.loss)
+    return Taught(
+        teacher=teacher, kept=kept, comparison=targets.loss,
+        relation_teacher=_relation_teacher(targets.relations, teacher),
+    )  # fmt: skip
+
+
+def _relation_teacher(config: RelationTargets | None, teacher: Teacher | None) -> Teacher | None:
+    """Whose relations are learnt; the given teacher's where no other one is named."""
+    if config is None or config.teacher is None:
+        return None if config is None else teacher
+    return load_teacher(config.teacher, load_classifier)
 
 
 def _open_store(recipe: VisionRecipe, targets: StoreTargets, num_classes: int) -> Stored:
@@ -252,7 +281,8 @@ def _open_store(recipe: VisionRecipe, targets: StoreTargets, num_classes: int) -
             f"{path}: epochs: expected all {recipe.train.epochs} of train.epochs, epoch "
             f"{missing[0]} is not stored; targets.on_missing cycle uses others again"
         )
-    return Stored(labels=labels, comparison=targets.loss)
+    other = _relation_teacher(targets.relations, None)
+    return Stored(labels=labels, comparison=targets.loss, relation_teacher=other)
 
 
 def _check_replay(path: Path, ours: Replay, config: StoreConfig) -> None:

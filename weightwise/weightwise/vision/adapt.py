@@ -7,19 +7,21 @@ columns of distance; it is enlarged bicubically. All other weights stay.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weightwise.multiplex.share import PLAN, share
+from weightwise.vision.deit import DeiT
+from weightwise.vision.swin import Swin
 from weightwise.vision.tiny_vit import INIT_STD, TinyViT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from weightwise.vision.config import TinyViTConfig
-
+Model = TypeVar("Model", bound=TinyViT | DeiT | Swin)
 TABLE = "attention_biases"
 
 
@@ -82,7 +84,7 @@ def with_resolution(
     return _rebuilt(model, replace(old, image_size=image_size, windows=windows), tensors)
 
 
-def with_classes(model: TinyViT, num_classes: int, generator: torch.Generator) -> TinyViT:
+def with_classes(model: Model, num_classes: int, generator: torch.Generator) -> Model:
     """Copy a model with a new head.
 
     Parameters
@@ -105,13 +107,14 @@ def with_classes(model: TinyViT, num_classes: int, generator: torch.Generator) -
     """
     config = replace(model.config, num_classes=num_classes)
     tensors = model.state_dict()
-    weight = tensors["head.fc.weight"].new_empty(num_classes, config.widths[3])
-    tensors["head.fc.weight"] = nn.init.trunc_normal_(weight, std=INIT_STD, generator=generator)
-    tensors["head.fc.bias"] = weight.new_zeros(num_classes)
+    head = _head(model)
+    weight = tensors[f"{head}.weight"].new_empty(num_classes, tensors[f"{head}.weight"].shape[1])
+    tensors[f"{head}.weight"] = nn.init.trunc_normal_(weight, std=INIT_STD, generator=generator)
+    tensors[f"{head}.bias"] = weight.new_zeros(num_classes)
     return _rebuilt(model, config, tensors)
 
 
-def with_mapped_classes(model: TinyViT, sources: Sequence[int]) -> TinyViT:
+def with_mapped_classes(model: Model, sources: Sequence[int]) -> Model:
     """Copy a model whose new classes are some of the old ones, to fine-tune it.
 
     Parameters
@@ -133,7 +136,7 @@ def with_mapped_classes(model: TinyViT, sources: Sequence[int]) -> TinyViT:
     """
     index, is_known = _checked(sources, model.config.num_classes)
     tensors = model.state_dict()
-    for name in ("head.fc.weight", "head.fc.bias"):
+    for name in (f"{_head(model)}.weight", f"{_head(model)}.bias"):
         rows = tensors[name][index.to(tensors[name].device)]
         rows[~is_known] = rows[is_known].mean(0)
         tensors[name] = rows
@@ -178,10 +181,18 @@ def _checked(sources: Sequence[int], num_classes: int) -> tuple[Tensor, Tensor]:
     return index.clamp(min=0), is_known
 
 
-def _rebuilt(model: TinyViT, config: TinyViTConfig, tensors: dict[str, Tensor]) -> TinyViT:
-    weight = model.head.fc.weight
-    with torch.device("meta"):
-        built = TinyViT(config)
-    built = built.to_empty(device=weight.device).to(weight.dtype)
+def _head(model: nn.Module) -> str:
+    """Name of the linear layer that classifies."""
+    return "head" if isinstance(model, DeiT) else "head.fc"
+
+
+def _rebuilt(model: Model, config: Any, tensors: dict[str, Tensor]) -> Model:
+    """A model of the same family, whose blocks share as those of the old one do."""
+    like = next(model.parameters())
+    built = type(model)(config)
+    plan = getattr(model, PLAN, None)
+    if plan is not None:
+        share(built, plan)
+    built.to(like)
     built.load_state_dict(tensors)
-    return built.train(model.training)
+    return cast("Model", built.train(model.training))

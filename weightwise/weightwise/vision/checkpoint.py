@@ -79,7 +79,7 @@ def load_tiny_vit(path: Path, config: TinyViTConfig | None = None) -> TinyViT:
         If the file cannot be read, or tensors are missing, unknown, or of another shape; the
         message names the file and the tensors.
     """
-    tensors = _named_as_ours(_read(path))
+    tensors = _named_as_ours(read_tensors(path))
     if config is None:
         config = _config_of(path, tensors)
     with torch.device("meta"):
@@ -115,7 +115,7 @@ def save_tiny_vit(model: TinyViT, path: Path, layout: Layout = "timm") -> None:
         raise ValueError("model: expected one with batch normalization, got a fused one")
     if layout == "official":
         tensors = {to_official(name): tensor for name, tensor in tensors.items()}
-    is_safe = _is_safe(path)
+    is_safe = is_safetensors(path)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         if is_safe:
@@ -127,15 +127,29 @@ def save_tiny_vit(model: TinyViT, path: Path, layout: Layout = "timm") -> None:
         partial.unlink(missing_ok=True)
 
 
-def _is_safe(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
+    """Whether a file of weights is one of safetensors by its name; else it is one of torch.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
     if path.suffix not in SAFETENSORS + PICKLE:
         known = ", ".join(SAFETENSORS + PICKLE)
         raise ValueError(f"{path}: expected a name that ends in {known}")
     return path.suffix in SAFETENSORS
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
-    is_safe = _is_safe(path)
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Read tensors by name, at the top of a file or under ``model`` or ``state_dict``.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read or holds other objects.
+    """
+    is_safe = is_safetensors(path)
     try:
         if is_safe:
             return load_file(path)

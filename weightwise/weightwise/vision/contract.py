@@ -8,7 +8,8 @@ neighbourhood, its bounds and its scores in numbers, and no code. Ours, therefor
 * Bounds go from the costs of the start to the given ones in equal parts, three by default.
 * Candidates are ranked by score, then by fewer MACs, then by their factors, so that a search has
   one result. Where scoring is a training, only the most promising candidates get one, by a score
-  that needs no data (`expressivity`).
+  that needs no data (`expressivity`). Of several scores each is asked about the best ones by the
+  score before: successive halving (Jamieson and Talwalkar, arXiv 1502.07943).
 
 Latency is measured on the device at hand, only for candidates that the other bounds let pass.
 Whatever was measured or scored is in a journal, and a search that was killed goes on from there.
@@ -17,16 +18,17 @@ Whatever was measured or scored is in a journal, and a search that was killed go
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from dataclasses import asdict
 from math import inf, isnan
 from typing import TYPE_CHECKING
 
 from weightwise.vision.config import TinyViTConfig
 from weightwise.vision.contract_journal import Journal
+from weightwise.vision.contract_latency import guessed_seconds, macs_of
+from weightwise.vision.contract_plan import Bounds, Candidate, Plan, Progress
 from weightwise.vision.contract_score import expressivity
-from weightwise.vision.contract_space import Space, neighbours
-from weightwise.vision.counts import macs, num_parameters
+from weightwise.vision.contract_space import neighbours
+from weightwise.vision.counts import num_parameters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,110 +39,11 @@ Map = Callable[[Score, Sequence[TinyViTConfig]], Iterable[float]]
 MEASURED_TOGETHER = 4  # candidates whose runs are interleaved
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """Upper bounds of the result; None for what may be anything.
-
-    Parameters
-    ----------
-    num_params
-        Parameters, head included.
-    macs
-        Multiply-accumulates for one image, `weightwise.vision.Macs.total`.
-    latency_s
-        Seconds that the given measure takes.
-    """
-
-    num_params: float | None = None
-    macs: float | None = None
-    latency_s: float | None = None
-
-    def __post_init__(self) -> None:
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        if not given:
-            raise ValueError("bounds: expected at least one of num_params, macs, latency_s")
-        for name, value in given.items():
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name}: expected a finite number above 0, got {value}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How a search goes.
-
-    Parameters
-    ----------
-    space
-        What a neighbour is.
-    steps
-        Steps from the start to the bounds, at least 1.
-    keep
-        Models that are bases of the next step, at least 1.
-    limit
-        Candidates of a step that are scored, those of most `expressivity`; all by default.
-    """
-
-    space: Space = field(default_factory=Space)
-    steps: int = 3
-    keep: int = 1
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "keep", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A model, what it costs and how good it is.
-
-    Parameters
-    ----------
-    config
-        Its factors.
-    num_params, macs
-        Its costs.
-    latency_s
-        Measured seconds; None where no bound asks for them.
-    score
-        More is better.
-    """
-
-    config: TinyViTConfig
-    num_params: int
-    macs: int
-    latency_s: float | None
-    score: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a search stands.
-
-    Parameters
-    ----------
-    step, steps
-        The current one, from 1, and all.
-    done, total
-        Candidates of this step that are scored, and all.
-    best
-        The best one of this step so far; None before the first.
-    """
-
-    step: int
-    steps: int
-    done: int
-    total: int
-    best: Candidate | None
-
-
 def contract(
     start: TinyViTConfig,
     bounds: Bounds,
     *,
-    score: Score = expressivity,
+    score: Score | Sequence[Score] = expressivity,
     measure: Measure | None = None,
     plan: Plan | None = None,
     journal: Path | None = None,
@@ -156,7 +59,9 @@ def contract(
     bounds
         Of the result.
     score
-        How good a model is; more is better. A short training on a part of the data, say.
+        How good a model is; more is better. A short training on a part of the data, say. Of several
+        ones, say ever longer trainings, each is asked about `Plan.survivors` of those before. What
+        has an ``identity``, as scores with settings should, is known by it in the journal.
     measure
         Seconds of each of some models, see `weightwise.vision.contract_latency.Latency`; for a
         bound on latency.
@@ -183,31 +88,42 @@ def contract(
         is of another search.
     """
     plan = plan or Plan()
+    scores = (score,) if callable(score) else tuple(score)
+    if not scores:
+        raise ValueError("score: expected at least one, got none")
     if bounds.latency_s is not None and measure is None:
         raise ValueError("measure: expected one for a bound on latency_s, got None")
     header = {
         "start": asdict(start), "bounds": asdict(bounds), "plan": asdict(plan),
-        "score": getattr(score, "__qualname__", type(score).__name__),
+        "score": " ".join([_name(one) for one in scores]), "measure": measure and _name(measure),
     }  # fmt: skip
-    search = _Search(start, bounds, score, measure, plan, Journal(journal, header))
+    search = _Search(start, bounds, scores, measure, plan, Journal(journal, header))
     bases, found = [start], []
     for step in range(1, plan.steps + 1):
         configs = search.candidates(bases, step)
-        total, scored = len(configs), list[Candidate]()
+        total, scored = (
+            sum(plan.counts(len(configs), len(scores))),
+            dict[TinyViTConfig, Candidate](),
+        )
         on_progress(Progress(step=step, steps=plan.steps, done=0, total=total, best=None))
-        for candidate in search.scored(configs, map):
-            scored.append(candidate)
-            best = min(scored, key=_rank)
-            done = len(scored)
+        for done, candidate in enumerate(search.scored(configs, map), start=1):
+            scored[candidate.config] = candidate
+            best = min(scored.values(), key=_rank)
             on_progress(Progress(step=step, steps=plan.steps, done=done, total=total, best=best))
-        found.append(sorted(scored, key=_rank))
+        found.append(sorted(scored.values(), key=_rank))
         bases = [one.config for one in found[-1][: plan.keep]]
     return found
 
 
-def _rank(one: Candidate) -> tuple[float, int, str]:
+def _name(part: object) -> str:
+    """What a journal calls a score or a measure."""
+    name = getattr(part, "identity", None) or getattr(part, "__qualname__", type(part).__name__)
+    return str(name)
+
+
+def _rank(one: Candidate) -> tuple[int, float, int, str]:
     """Sorts the best first; equal scores by fewer MACs, then by the factors."""
-    return -one.score, one.macs, repr(one.config)
+    return -one.rung, -one.score, one.macs, repr(one.config)
 
 
 class _Search:
@@ -217,13 +133,14 @@ class _Search:
         self,
         start: TinyViTConfig,
         bounds: Bounds,
-        score: Score,
+        scores: tuple[Score, ...],
         measure: Measure | None,
         plan: Plan,
         journal: Journal,
     ) -> None:
         self.start, self.bounds, self.plan = start, bounds, plan
-        self._score, self._measure, self._journal = score, measure, journal
+        self._scores, self._measure, self._journal = scores, measure, journal
+        self._measured: dict[TinyViTConfig, float] = {}
 
     def bounds_of(self, step: int) -> Bounds:
         """The bounds of a step: equal parts of the way from the costs of the start."""
@@ -261,11 +178,14 @@ class _Search:
             elif bounds.latency_s is None:
                 return _promising(small)[: self.plan.limit]
             else:
-                measured = self._until_enough(_promising(small), bounds.latency_s)
+                base_s = min(self._latencies(bases))
+                measured = self._until_enough(_promising(small), bounds.latency_s, base_s)
                 fast = [one for one, latency_s in measured.items() if latency_s <= bounds.latency_s]
                 if fast:
                     return fast[: self.plan.limit]
                 nearest = min(measured, key=lambda one: measured[one])
+                if measured[nearest] >= base_s:
+                    nearest = bases[0]
             if nearest in bases:
                 raise ValueError(
                     f"bounds: expected a model within {bounds} at step {step} of "
@@ -274,35 +194,56 @@ class _Search:
             bases = [nearest]
 
     def _until_enough(
-        self, configs: Sequence[TinyViTConfig], bound_s: float
+        self, configs: Sequence[TinyViTConfig], bound_s: float, base_s: float
     ) -> dict[TinyViTConfig, float]:
-        """Seconds of models, measured until as many as the limit are within a bound."""
-        # Seconds grow with MACs, more or less: what that says is too slow is measured last.
-        second_per_mac = self._latencies([self.start])[0] / macs_of(self.start)
-        likely = sorted(configs, key=lambda one: macs_of(one) * second_per_mac > bound_s)
-        measured: dict[TinyViTConfig, float] = {}
-        for first in range(0, len(likely), MEASURED_TOGETHER):
-            group = likely[first : first + MEASURED_TOGETHER]
-            measured.update(zip(group, self._latencies(group), strict=True))
-            num_fast = sum(one <= bound_s for one in measured.values())
-            if self.plan.limit is not None and num_fast >= self.plan.limit:
+        """Seconds of models, measured until as many as the limit are within a bound.
+
+        Those that are likely to be come first, in their order, then the likely fastest ones. With a
+        limit none are measured after a group of these that had none within the bound, if any so far
+        is better than the base.
+        """
+        waiting, measured = list(configs), dict[TinyViTConfig, float]()
+        limit = len(waiting) if self.plan.limit is None else self.plan.limit
+        while waiting and sum(one <= bound_s for one in measured.values()) < limit:
+            guesses_s = guessed_seconds(waiting, self._measured)
+            likely = [one for one, s in zip(waiting, guesses_s, strict=True) if s <= bound_s]
+            fastest = [waiting[place] for place in guesses_s.argsort(kind="stable")]
+            group = (likely or fastest)[:MEASURED_TOGETHER]
+            seconds = self._latencies(group)
+            measured.update(zip(group, seconds, strict=True))
+            waiting = [one for one in waiting if one not in measured]
+            is_in_vain = not likely and min(seconds) > bound_s
+            if is_in_vain and min(measured.values()) < base_s and self.plan.limit is not None:
                 break
         return measured
 
     def scored(self, configs: Sequence[TinyViTConfig], map_: Map) -> Iterator[Candidate]:
-        """Score candidates that the journal does not have; in their order."""
-        new = [one for one in configs if self._journal.get(one, "score") is None]
-        scores = iter(map_(self._score, new))
+        """Candidates by every score that is asked about them, one score after the other."""
+        left = list(configs)
+        for rung, count in enumerate(self.plan.counts(len(configs), len(self._scores))):
+            found = []
+            for candidate in self._scored(left[:count], rung, map_):
+                found.append(candidate)
+                yield candidate
+            left = [one.config for one in sorted(found, key=_rank)]
+
+    def _scored(
+        self, configs: Sequence[TinyViTConfig], rung: int, map_: Map
+    ) -> Iterator[Candidate]:
+        """Candidates by one score, in their order; the journal tells what it knows."""
+        name = f"score{rung or ''}"
+        new = [one for one in configs if self._journal.get(one, name) is None]
+        scores = iter(map_(self._scores[rung], new))
         for one in configs:
-            score = self._journal.get(one, "score")
+            score = self._journal.get(one, name)
             if score is None:
                 score = float(next(scores))
                 if isnan(score):  # of a training that has diverged
                     score = -inf
-                self._journal.put(one, "score", score)
+                self._journal.put(one, name, score)
             yield Candidate(
                 config=one, num_params=num_parameters(one), macs=macs_of(one), score=score,
-                latency_s=self._journal.get(one, "latency_s"),
+                latency_s=self._journal.get(one, "latency_s"), rung=rung,
             )  # fmt: skip
 
     def _latencies(self, configs: Sequence[TinyViTConfig]) -> list[float]:
@@ -319,18 +260,14 @@ class _Search:
                 if one != self.start:
                     self._journal.put(one, "latency_s", measured_s * usual_s / yardstick_s)
         found = [self._journal.get(one, "latency_s") for one in configs]
-        return [one for one in found if one is not None]
+        seconds = [one for one in found if one is not None]
+        self._measured.update(zip(configs, seconds, strict=True))
+        return seconds
 
 
 def _promising(configs: list[TinyViTConfig]) -> list[TinyViTConfig]:
     """Models in the order of expressivity, most of it first."""
     return sorted(configs, key=lambda one: (-expressivity(one), macs_of(one), repr(one)))
-
-
-@lru_cache(maxsize=1 << 14)
-def macs_of(config: TinyViTConfig) -> int:
-    """Multiplications for one image, counted as the published ones are."""
-    return macs(config).total
 
 
 def _excess(config: TinyViTConfig, bounds: Bounds) -> float:

@@ -1,12 +1,14 @@
 """What training and fine-tuning treat differently: weight decay, depth and batch normalization.
 
 The rules are those of the published recipes (sections 3.2 and 4.1 of arXiv 2207.10666 and its
-code): vectors and the tables of attention biases do not decay, and in fine-tuning every block
-learns at 0.8 times the rate of the block after it.
+code; the code of arXiv 2204.07154): vectors, tables of attention biases, position embeddings and
+class tokens do not decay, and in fine-tuning every block learns at 0.8 times the rate of the block
+after it. Weights that several executions share belong to the first of them.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -14,11 +16,16 @@ from torch import nn
 from weightwise.optim.groups import by_mesh
 
 if TYPE_CHECKING:
+    from weightwise.vision.deit import DeiT
+    from weightwise.vision.swin import Swin
     from weightwise.vision.tiny_vit import TinyViT
+
+# Parameters of two and more axes that do not decay, by the end of their names
+NEVER_DECAY = ("attention_biases", "relative_position_bias_table", "pos_embed", "cls_token")
 
 
 def vision_groups(
-    model: TinyViT, weight_decay: float, layer_decay: float = 1.0
+    model: TinyViT | DeiT | Swin, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
     """Split the parameters by weight decay and learning rate.
 
@@ -29,8 +36,9 @@ def vision_groups(
     weight_decay
         Decay of matrices and filters, at least 0.
     layer_decay
-        Learning rate of a block over that of the next one, in (0, 1]. The stem counts as a part of
-        the first block, a merge as one of the block before it, and the head as one of the last.
+        Learning rate of a block over that of the next one, in (0, 1]. Stem and position embedding
+        count as parts of the first block, a merge as one of the block before it, and the head as
+        one of the last.
 
     Returns
     -------
@@ -45,11 +53,12 @@ def vision_groups(
         raise ValueError(f"weight_decay: expected at least 0, got {weight_decay}")
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay: expected in (0, 1], got {layer_decay}")
-    last = sum(model.config.depths) - 1
+    depths = _depths(model)
+    last = sum(depths) - 1
     parts: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
-        decays = weight.dim() > 1 and not name.endswith("attention_biases")
-        distance = last - _block_of(name, model.config.depths) if layer_decay < 1 else 0
+        decays = weight.dim() > 1 and not name.endswith(NEVER_DECAY)
+        distance = last - _block_of(name, depths) if layer_decay < 1 else 0
         parts.setdefault((distance, decays), []).append(weight)
     return [
         {
@@ -78,13 +87,16 @@ def freeze_batch_norm(model: nn.Module) -> None:
             module.eval()
 
 
+def _depths(model: TinyViT | DeiT | Swin) -> tuple[int, ...]:
+    """Executions of each stage."""
+    config = model.config
+    return config.depths if hasattr(config, "depths") else (config.depth,)
+
+
 def _block_of(name: str, depths: tuple[int, ...]) -> int:
     """Number of the block, counted from 0 over all stages, that a parameter belongs to."""
-    part, *rest = name.split(".")
-    if part == "patch_embed":
-        return 0
-    if part == "head":
-        return sum(depths) - 1
-    stage, kind, *inner = rest
-    first = sum(depths[: int(stage)])
-    return first - 1 if kind == "downsample" else first + int(inner[0])
+    found = re.match(r"(?:(?:stages|layers)\.(\d+)\.)?(?:blocks\.(\d+)\.|downsample\.)", name)
+    if found is None:
+        return sum(depths) - 1 if name.startswith(("head.", "norm.")) else 0
+    first = sum(depths[: int(found[1] or 0)])
+    return first - 1 if found[2] is None else first + int(found[2])
