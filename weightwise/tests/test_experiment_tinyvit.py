@@ -80,7 +80,11 @@ def test_runs_of_different_settings_have_different_names(tmp_path: Path) -> None
         for share in (0.0, 0.1)
         for k in (5, 10)
     ]
-    made += [recipes.from_teacher(TINY, seed, 0.0, tmp_path) for seed in (1, 2)]
+    made += [
+        recipes.from_teacher(TINY, seed, 0.0, tmp_path, dtype)
+        for seed in (1, 2)
+        for dtype in ("float16", "float32")
+    ]
     assert len({recipe.name for recipe in made}) == len(made)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from weightwise.distill.teachers import TeacherConfig
 from weightwise.recipes.vision import composites_labels, composites_teacher
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from weightwise.train.vision_config import Targets
     from weightwise.train.vision_recipe import VisionRecipe
 
+Dtype: TypeAlias = Literal["float16", "float32"]
 # Peak rates are those of a batch of 512. Teachers and distilled students are not tuned.
 RATE, SMOOTHING = 2e-2, 0.1
 RATES, SMOOTHINGS = (1e-2, 2e-2, 4e-2), (0.0, 0.1, 0.3)
@@ -65,16 +66,25 @@ def from_labels(
     return replace(recipe, targets=LabelTargets(smoothing=smoothing))
 
 
-def from_store(scale: Scale, seed: int, share: float, store: Path, kept: int) -> VisionRecipe:
+def from_store(
+    scale: Scale, seed: int, share: float, store: Path, kept: int, dtype: Dtype = "float16"
+) -> VisionRecipe:
     """The same student, from what a teacher of that share has said."""
-    name = f"stored-{share:g}-k{kept}-s{seed}"
+    name = f"stored-{share:g}-k{kept}{_kind(dtype)}-s{seed}"
     return _distilled(name, scale, seed, StoreTargets(store=str(store), on_missing="refuse"))
 
 
-def from_teacher(scale: Scale, seed: int, share: float, folder: Path) -> VisionRecipe:
+def from_teacher(
+    scale: Scale, seed: int, share: float, folder: Path, dtype: Dtype = "float16"
+) -> VisionRecipe:
     """The same student beside its teacher."""
-    targets = TeacherTargets(teacher=TeacherConfig(name=str(folder)), top_k=TOP_K)
-    return _distilled(f"online-{share:g}-s{seed}", scale, seed, targets)
+    config = TeacherConfig(name=str(folder))
+    targets = TeacherTargets(teacher=config, top_k=TOP_K, value_dtype=dtype)
+    return _distilled(f"online-{share:g}{_kind(dtype)}-s{seed}", scale, seed, targets)
+
+
+def _kind(dtype: Dtype) -> str:
+    return "" if dtype == "float16" else f"-{dtype}"
 
 
 def _distilled(name: str, scale: Scale, seed: int, targets: Targets) -> VisionRecipe:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from study.rows import Row
     from torch import Tensor
 
+    from .recipes import Dtype
     from .runs import VisionRuns
 
     BySeed = dict[float, list[float]]
@@ -42,17 +43,24 @@ TAUGHT, ALONE, LARGE = "student, distilled", "student, from labels", "teacher"
 
 def online(runs: VisionRuns, _figures: Path) -> Iterator[Row]:
     """The student of a store beside the student of the same teacher in memory."""
-    largest, accuracies = [], []
+    largest: dict[Dtype, list[float]] = {"float32": [], "float16": []}
+    accuracies = []
     for seed in runs.scale.seeds:
-        beside = runs.made(from_teacher(runs.scale, seed, 0.0, runs.teacher(seed, 0.0)))
-        largest.append(gap(step_losses(runs.student(seed, 0.0)), step_losses(beside)))
+        for dtype, gaps in largest.items():
+            teacher = runs.teacher(seed, 0.0)
+            beside = runs.made(from_teacher(runs.scale, seed, 0.0, teacher, dtype))
+            stored = runs.student(seed, 0.0, dtype=dtype)
+            gaps.append(gap(step_losses(stored), step_losses(beside)))
         accuracies.append(top1(beside))
     yield claim(
         "stored_minus_online",
         "a student of a store has the losses of one beside the teacher, step by step",
-        "meant by construction", [max(largest)], "nats, largest", goal=("<=", 1e-4),
-        detail={"by_seed": largest},
+        "meant by construction", [max(largest["float32"])], "nats, largest", goal=("<=", 1e-4),
+        detail={"by_seed": largest["float32"]},
     )  # fmt: skip
+    # A teacher's answers to other batches differ in the last bits, which rounding to 11 bits
+    # makes a thousand times larger wherever it comes out the other way.
+    yield figure("stored_minus_online_float16", largest["float16"], "nats, largest by seed")
     yield figure("top1_online", accuracies, "%")
 
 
