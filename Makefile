@@ -49,7 +49,7 @@ demo: $(VENV)/runtime.stamp ## Run both main jobs on real input; writes out/ward
 	$(BIN)/weightwise demo --out out
 
 test: $(VENV)/dev.stamp ## Run every test
-	$(BIN)/python -m tools.warm
+	$(BIN)/python -m tools.warm --slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-quick: $(VENV)/dev.stamp ## Run the tests that take less than three minutes in all

@@ -1,7 +1,11 @@
-"""Compile what tests and benchmarks share, once, before every process of theirs would by itself."""
+"""Compile what tests and benchmarks share, once, before every process of theirs would by itself.
+
+``python -m tools.warm`` compiles what quick tests need, with ``--slow`` also what slow ones do.
+"""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -10,12 +14,14 @@ from pathlib import Path
 SEARCHES = (("vns",), ("tabu", "ruin"))
 
 
-def compile_searches(methods: tuple[str, ...]) -> None:
+def compile_searches(methods: tuple[str, ...], *, has_local_search: bool = False) -> None:
     """Compile some searches, or load them from disk."""
     from wardwise.fleet.solvers import warm_up
 
     for method in methods:
         warm_up(method)
+        if has_local_search and method == "vns":
+            warm_up(method, local_search=True, shake="cyclic")
 
 
 def compile_soft_labels() -> None:
@@ -49,9 +55,29 @@ def compile_soft_labels() -> None:
     SoftLoss()(logits, index, value).backward()
 
 
+def compile_attention() -> None:
+    """Compile attention with maps over heads, for one thread and for several."""
+    import torch
+
+    from weightwise.multiplex import HeadAttention
+
+    attention = HeadAttention(3, mixes=True, bias=True)
+    q_BMNd = torch.zeros(2, 3, 256, 4)  # as many logits as threads share
+    with torch.no_grad():
+        for mix in (attention.before, attention.after):
+            assert mix is not None
+            mix.weight.fill_(1.0)  # maps that mix nothing are left out
+        for num_threads in (1, 2):
+            torch.set_num_threads(num_threads)
+            attention(q_BMNd, q_BMNd, q_BMNd)
+
+
 if __name__ == "__main__":
+    is_slow = "--slow" in sys.argv[1:]
     with ProcessPoolExecutor(2) as pool:
-        work = [pool.submit(compile_searches, methods) for methods in SEARCHES]
-        work.append(pool.submit(compile_soft_labels))
+        work = [
+            pool.submit(compile_searches, methods, has_local_search=is_slow) for methods in SEARCHES
+        ]
+        work += [pool.submit(one) for one in (compile_soft_labels, compile_attention)]
         for one in work:
             one.result()

@@ -81,9 +81,9 @@ def test_runs_of_different_settings_have_different_names(tmp_path: Path) -> None
         for k in (5, 10)
     ]
     made += [
-        recipes.from_teacher(TINY, seed, 0.0, tmp_path, dtype)
+        recipes.from_teacher(TINY, seed, 0.0, tmp_path, rate)
         for seed in (1, 2)
-        for dtype in ("float16", "float32")
+        for rate in (recipes.CALM, recipes.RATE)
     ]
     assert len({recipe.name for recipe in made}) == len(made)
 

@@ -96,6 +96,101 @@ def test_attention_is_that_of_the_formulas(bias, scale):
     torch.testing.assert_close(found, slow(module, q, k, v, term, mask))
 
 
+def torch_way(module, q, k, v, term=None, mask=None):
+    """With gradients wanted, which the compiled loops do not know."""
+    return module(q, k, v, term_BMNT=term, mask=mask).detach()
+
+
+@pytest.mark.parametrize("num_heads", range(1, 13))
+def test_compiled_loops_give_what_torch_does(num_heads):
+    """Lanes partly and wholly filled, a term for each image or for all, masks that leave a key."""
+    for queries, keys in ((1, 1), (5, 31), (2, 32), (3, 33), (4, 64), (3, 97)):
+        module, (q, k, v) = attention(num_heads), qkv(num_heads, queries, keys)
+        mask = torch.zeros(2, num_heads, queries, keys)
+        mask.masked_fill_(drawn(*mask.shape, seed=8) > 0, -torch.inf)[..., -1] = 0.5
+        for term, one in (
+            (drawn(2, num_heads, queries, keys, seed=9), None),
+            (drawn(num_heads, 1, keys, seed=9), mask),
+            (drawn(1, 1, queries, 1, seed=9), mask[:1, :1]),
+            (None, mask[0, 0]),
+        ):
+            wanted = torch_way(module, q, k, v, term, one)
+            with torch.no_grad():
+                found = module(q, k, v, term_BMNT=term, mask=one)
+            gap = (found - wanted).abs().max() / wanted.abs().max()
+            assert gap < 3e-6, (queries, keys, gap)
+
+
+def test_compiled_shares_are_within_two_millionths_of_the_largest():
+    """Identity values show shares themselves; logits reach 300, in float64 beside them."""
+    module = attention(3)
+    q, k = 30 * drawn(2, 3, 20, 8), drawn(2, 3, 50, 8, seed=1)
+    v = torch.eye(50).expand(2, 3, 50, 50)
+    with torch.no_grad():
+        found = module(q, k, v).double()
+        wanted = slow(module.double(), q.double(), k.double(), v.double())
+    # Logits of 300 in float32 are known to 300 * 6e-8 = 2e-5, which is a relative error of shares.
+    assert ((found - wanted).abs() / wanted.abs().amax(-1, keepdim=True)).max() < 4e-5
+    small = attention(3)
+    with torch.no_grad():
+        found = small(q / 30, k, v).double()
+        wanted = slow(small.double(), q.double() / 30, k.double(), v.double())
+    assert ((found - wanted).abs() / wanted.abs().amax(-1, keepdim=True)).max() < 2e-6
+
+
+def test_masks_repeat_along_images_on_all_paths():
+    """Six windows with two masks: the second one hides keys of every second window."""
+    module, (q, k, v) = attention(), [drawn(6, 3, 5, 4, seed=i) for i in range(3)]
+    mask = torch.stack([torch.zeros(1, 5, 5), drawn(1, 5, 5)])
+    wanted = torch_way(module, q, k, v, None, mask.repeat(3, 1, 1, 1))
+    assert torch.equal(torch_way(module, q, k, v, None, mask), wanted)
+    with torch.no_grad():
+        torch.testing.assert_close(module(q, k, v, mask=mask), wanted)
+        with pytest.raises(ValueError, match=r"mask: expected a shape that fits \(6, 3, 5, 5\)"):
+            module(q, k, v, mask=drawn(4, 1, 5, 5))
+    plain = HeadAttention(3, mixes=False, bias=False)
+    assert torch.equal(plain(q, k, v, mask=mask), plain(q, k, v, mask=mask.repeat(3, 1, 1, 1)))
+
+
+def test_an_image_that_is_not_a_number_leaves_the_others_alone(monkeypatch):
+    """One image a turn, so that the next one finds its numbers in the buffer."""
+    monkeypatch.setattr("weightwise.multiplex.mixing_inference.TURN", 1)
+    module, (q, k, v) = attention(), qkv()
+    with torch.no_grad():
+        wanted = module(q, k, v)
+        q[0] = torch.nan
+        found = module(q, k, v)
+    assert found[0].isnan().all()
+    assert torch.equal(found[1], wanted[1])
+
+
+def test_queries_that_see_no_key_are_not_numbers():
+    """As torch has it; the others are as they were."""
+    module, (q, k, v) = attention(), qkv()
+    mask = torch.zeros(5, 7)
+    mask[2] = -torch.inf
+    with torch.no_grad():
+        found, wanted = module(q, k, v, mask=mask), module(q, k, v)
+    assert found[:, :, 2].isnan().all()
+    assert torch.equal(found[:, :, [0, 1, 3, 4]], wanted[:, :, [0, 1, 3, 4]])
+
+
+@pytest.mark.slow
+def test_threads_change_nothing():
+    """Two images of 256 tokens and three heads are enough to be shared."""
+    module, (q, k, v) = attention(), qkv(queries=256, keys=256)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            with torch.no_grad():
+                found.append(module(q, k, v))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-7)
+
+
 def test_attention_without_maps_is_the_fused_one():
     """Term and mask are added."""
     module, (q, k, v) = HeadAttention(3, mixes=False, bias=False), qkv()

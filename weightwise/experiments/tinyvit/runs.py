@@ -30,7 +30,7 @@ from weightwise.train.vision import train_vision
 from weightwise.train.vision_images import open_images
 from weightwise.train.vision_start import load_classifier, load_vision_model
 
-from .recipes import CLASSES, RATES, SMOOTHING, SMOOTHINGS, TOP_K, from_labels, from_store
+from .recipes import CLASSES, RATE, RATES, SMOOTHING, SMOOTHINGS, TOP_K, from_labels, from_store
 from .recipes import teacher as teacher_recipe
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from weightwise.images import ArrayImages, Source
     from weightwise.train.vision_recipe import VisionRecipe
 
-    from .recipes import Dtype, Scale
+    from .recipes import Scale
 
 BATCH = 250
 
@@ -90,24 +90,21 @@ class VisionRuns:
         """Folder of the teacher whose labels are wrong in a share."""
         return self.made(teacher_recipe(self.scale, seed, share))
 
-    def student(
-        self, seed: int, share: float, kept: int = TOP_K, dtype: Dtype = "float16"
-    ) -> Path:
+    def student(self, seed: int, share: float, kept: int = TOP_K, rate: float = RATE) -> Path:
         """Folder of the student that has learned from that teacher's store."""
-        store = self.store(seed, share, kept, dtype)
-        return self.made(from_store(self.scale, seed, share, store, kept, dtype))
+        store = self.store(seed, share, kept)
+        return self.made(from_store(self.scale, seed, share, store, kept, rate))
 
-    def store(self, seed: int, share: float, kept: int = TOP_K, dtype: Dtype = "float16") -> Path:
+    def store(self, seed: int, share: float, kept: int = TOP_K) -> Path:
         """Folder of what a teacher says of all epochs, with so many classes an image."""
         # The store with all classes is the larger one; that of clean labels is cut afterwards.
-        full = max(self.scale.kept) if share == 0 and dtype == "float16" else TOP_K
-        ending = "" if dtype == "float16" else f"-{dtype}"
-        path = self.folder / "stores" / f"{share:g}-k{full}-s{seed}{ending}"
+        full = max(self.scale.kept) if share == 0 else TOP_K
+        path = self.folder / "stores" / f"{share:g}-k{full}-s{seed}"
         recipe = teacher_recipe(self.scale, seed, share)
         folder = self.teacher(seed, share)
         with _alone(path):
             if not (path / "done").exists():
-                write_store(path, recipe, folder, full, dtype)
+                write_store(path, recipe, folder, full)
                 (path / "done").touch()
         if kept == full:
             return path
@@ -145,9 +142,7 @@ class VisionRuns:
         return self._test
 
 
-def write_store(
-    path: Path, recipe: VisionRecipe, run_dir: Path, kept: int, dtype: Dtype = "float16"
-) -> None:
+def write_store(path: Path, recipe: VisionRecipe, run_dir: Path, kept: int) -> None:
     """Ask a trained model about the images of its recipe in all epochs; goes on where it was.
 
     Parameters
@@ -160,8 +155,6 @@ def write_store(
         Folder of the teacher's run.
     kept
         Classes of an image.
-    dtype
-        Type of their probabilities.
     """
     asked = load_teacher(TeacherConfig(name=str(run_dir)), load_classifier)
     source = open_images(recipe.images, CLASSES, needs_labels=False).train
@@ -169,7 +162,7 @@ def write_store(
     fingerprint, canary = replay.identity()
     config = StoreConfig(
         classes=CLASSES, k=kept, keys="name", teacher=asked.name, fingerprint=fingerprint,
-        canary=canary, base_seed=recipe.seed, value_dtype=dtype,
+        canary=canary, base_seed=recipe.seed,
     )  # fmt: skip
     keys = [source.key(number) for number in range(len(source))]
     for epoch in range(recipe.train.epochs):

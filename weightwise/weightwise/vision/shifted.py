@@ -49,7 +49,8 @@ class Layout:
     apart
         Row of the table for each query and key of a window; shape (N N).
     mask
-        Logits to add, of shape (R S, 1, N, N), or None where all see each other.
+        Logits to add, the same for all images, of shape (R S, 1, N, N), or None where all see each
+        other.
     """
 
     fill: tuple[int, int]
@@ -174,7 +175,7 @@ class ShiftedAttention(nn.Module):
         q_XMNd, k_XMNd, v_XMNd = qkv_XN3Md.permute(2, 0, 3, 1, 4)
         mask = layout.mask
         if mask is not None:
-            mask = mask.to(x_XNC.dtype).repeat(B, 1, 1, 1)
+            mask = mask.to(x_XNC.dtype)
         y_XMNd = self.attend(q_XMNd, k_XMNd, v_XMNd, term_BMNT=term_1MNN, mask=mask)
         y_XNC = self.proj(y_XMNd.transpose(1, 2).reshape(x_XNC.shape))
         y_BPC = y_XNC.view(B, -1, C)
