@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from weightwise.distill.epoch import SoftBatch
 
 
-def as_tensors(batch: SoftBatch) -> tuple[Tensor, Tensor, Tensor]:
+def as_tensors(batch: SoftBatch) -> tuple[Tensor, Tensor, Tensor | None]:
     """Labels of a batch as `SparseTarget.recover` takes them.
 
     Parameters
@@ -27,11 +27,15 @@ def as_tensors(batch: SoftBatch) -> tuple[Tensor, Tensor, Tensor]:
     Returns
     -------
     tuple
-        Classes (int64), values (float32), and which of them are stored (bool); shape (B, K).
+        Classes (int64), values (float32), and which of them are stored (bool), shape (B, K);
+        ``None`` for the last where all are, so that targets come out as for a teacher at hand.
     """
     index_BK = torch.from_numpy(batch.indices.astype("int64"))
     value_BK = torch.from_numpy(batch.values.astype("float32"))
-    stored_BK = torch.arange(index_BK.shape[1]) < torch.from_numpy(batch.counts)[:, None]
+    K = index_BK.shape[1]
+    if (batch.counts == K).all():
+        return index_BK, value_BK, None
+    stored_BK = torch.arange(K) < torch.from_numpy(batch.counts)[:, None]
     return index_BK, value_BK, stored_BK
 
 
