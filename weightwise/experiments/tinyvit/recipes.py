@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 # Peak rates are those of a batch of 512. Teachers and distilled students are not tuned.
 RATE, SMOOTHING = 2e-2, 0.1
 RATES, SMOOTHINGS = (1e-2, 2e-2, 4e-2), (0.0, 0.1, 0.3)
-# At `RATE` a difference in the last bit grows a thousand times until the end, at this one hardly.
-CALM = 1e-2
 TOP_K, CLASSES = 10, 100
 
 
@@ -67,29 +65,20 @@ def from_labels(
     return replace(recipe, targets=LabelTargets(smoothing=smoothing))
 
 
-def from_store(
-    scale: Scale, seed: int, share: float, store: Path, kept: int, rate: float = RATE
-) -> VisionRecipe:
+def from_store(scale: Scale, seed: int, share: float, store: Path, kept: int) -> VisionRecipe:
     """The same student, from what a teacher of that share has said."""
-    name = f"stored-{share:g}-k{kept}{_at(rate)}-s{seed}"
-    targets = StoreTargets(store=str(store), on_missing="refuse")
-    return _distilled(name, scale, seed, targets, rate)
+    name = f"stored-{share:g}-k{kept}-s{seed}"
+    return _distilled(name, scale, seed, StoreTargets(store=str(store), on_missing="refuse"))
 
 
-def from_teacher(
-    scale: Scale, seed: int, share: float, folder: Path, rate: float = RATE
-) -> VisionRecipe:
+def from_teacher(scale: Scale, seed: int, share: float, folder: Path) -> VisionRecipe:
     """The same student beside its teacher."""
     targets = TeacherTargets(teacher=TeacherConfig(name=str(folder)), top_k=TOP_K)
-    return _distilled(f"online-{share:g}{_at(rate)}-s{seed}", scale, seed, targets, rate)
+    return _distilled(f"online-{share:g}-s{seed}", scale, seed, targets)
 
 
-def _at(rate: float) -> str:
-    return "" if rate == RATE else f"-lr{rate:g}"
-
-
-def _distilled(name: str, scale: Scale, seed: int, targets: Targets, rate: float) -> VisionRecipe:
-    recipe = _with_wrong(_shaped(composites_labels(), name, scale, seed, rate), 0.0, seed)
+def _distilled(name: str, scale: Scale, seed: int, targets: Targets) -> VisionRecipe:
+    recipe = _with_wrong(_shaped(composites_labels(), name, scale, seed), 0.0, seed)
     return replace(recipe, targets=targets)
 
 

@@ -30,7 +30,7 @@ from weightwise.train.vision import train_vision
 from weightwise.train.vision_images import open_images
 from weightwise.train.vision_start import load_classifier, load_vision_model
 
-from .recipes import CLASSES, RATE, RATES, SMOOTHING, SMOOTHINGS, TOP_K, from_labels, from_store
+from .recipes import CLASSES, RATES, SMOOTHING, SMOOTHINGS, TOP_K, from_labels, from_store
 from .recipes import teacher as teacher_recipe
 
 if TYPE_CHECKING:
@@ -90,10 +90,10 @@ class VisionRuns:
         """Folder of the teacher whose labels are wrong in a share."""
         return self.made(teacher_recipe(self.scale, seed, share))
 
-    def student(self, seed: int, share: float, kept: int = TOP_K, rate: float = RATE) -> Path:
+    def student(self, seed: int, share: float, kept: int = TOP_K) -> Path:
         """Folder of the student that has learned from that teacher's store."""
         store = self.store(seed, share, kept)
-        return self.made(from_store(self.scale, seed, share, store, kept, rate))
+        return self.made(from_store(self.scale, seed, share, store, kept))
 
     def store(self, seed: int, share: float, kept: int = TOP_K) -> Path:
         """Folder of what a teacher says of all epochs, with so many classes an image."""
