@@ -297,3 +297,17 @@ def test_settings_out_of_range_are_named():
         LocalMix(4, 3, residual="new", eps=1e-6)
     with pytest.raises(ValueError, match="floor: expected a finite number below 0, got 0"):
         split_mask(torch.zeros(1), 0.0)
+
+
+def test_fused_optimizers_change_what_evaluation_computes():
+    """They leave versions of weights alone; a map that they made dense mixes in evaluation."""
+    attend = HeadAttention(2, mixes=True, bias=False)
+    q, k, v = torch.randn(3, 1, 2, 4, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        attend.eval()(q, k, v)  # the maps are known to be diagonal
+    optimizer = torch.optim.AdamW(attend.parameters(), lr=0.5, fused=True)
+    attend.train()(q, k, v).square().sum().backward()
+    optimizer.step()
+    wanted = attend(q, k, v)
+    with torch.no_grad():
+        torch.testing.assert_close(attend.eval()(q, k, v), wanted.detach())

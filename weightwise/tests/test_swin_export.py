@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from weightwise.multiplex.files import num_unique_parameters
 from weightwise.vision.swin import Swin
 from weightwise.vision.swin_config import SwinConfig, mini_swin
 
@@ -34,22 +33,6 @@ def exported(model, side):
         return torch.export.export(model, (torch.zeros(2, 3, side, side),), dynamic_shapes=sizes)
 
 
-@pytest.mark.slow
-def test_an_exported_program_holds_each_weight_once(model, tmp_path):
-    """After inference at the same size, so that a layout is known; any number of images."""
-    with torch.inference_mode():
-        model(torch.zeros(1, 3, 64, 64))
-    torch.export.save(exported(model, 64), tmp_path / "model.pt2")
-    program = torch.export.load(tmp_path / "model.pt2")
-    storages = {one.untyped_storage().data_ptr(): one for one in program.state_dict.values()}
-    assert sum(one.numel() for one in storages.values()) == num_unique_parameters(model)
-    for batch in (1, 3):
-        x = torch.randn(batch, 3, 64, 64)
-        with torch.no_grad():
-            assert torch.allclose(program.module()(x), model(x), atol=1e-4)
-
-
-# Said by torch's exporter about itself.
 @pytest.mark.filterwarnings("ignore:`isinstance:FutureWarning")
 @pytest.mark.slow
 def test_an_onnx_file_holds_each_weight_once(model, tmp_path):
@@ -70,13 +53,3 @@ def test_an_onnx_file_holds_each_weight_once(model, tmp_path):
     (found,) = session.run(["logits"], {"images": x.numpy()})
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(found), model(x), atol=1e-4)
-
-
-@pytest.mark.slow
-def test_a_compiled_model_computes_the_same(model):
-    """Traced as one graph, in inference and in training."""
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    x = torch.randn(2, 3, 60, 64)
-    assert torch.allclose(compiled(x), model(x), atol=1e-4)
-    with torch.no_grad():
-        assert torch.allclose(compiled(x), model(x), atol=1e-4)

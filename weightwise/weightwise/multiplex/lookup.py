@@ -51,15 +51,13 @@ class LookUp:
         term_BMX = product_BMNL.flatten(0, 1).flatten(1).index_select(1, self.place)
         return term_BMX.view(B, M, N, -1)
 
-    def fill(self, q_nMNd: Tensor, out_MnNT: Tensor) -> None:
-        """Write the term of some images, heads first; without a gradient."""
-        M, n, N, _ = out_MnNT.shape
-        L = self.table.shape[1]
-        product_MnNL = q_nMNd.new_empty(M, n, N, L)
-        for q_MNd, product_MNL in zip(q_nMNd.unbind(0), product_MnNL.unbind(1), strict=True):
-            torch.bmm(q_MNd, self.table.expand(M, -1, -1), out=product_MNL)
-        product_YX = product_MnNL.view(M * n, N * L)
-        torch.index_select(product_YX, 1, self.place, out=out_MnNT.view(M * n, -1))
+    def products(self, q_BMNd: Tensor) -> Tensor:
+        """Products of queries with the table, heads first, (M, B, N L); without a gradient."""
+        B, M, N, _ = q_BMNd.shape
+        product_MXL = q_BMNd.new_empty(M, B * N, self.table.shape[1])
+        for q_BNd, product_XL in zip(q_BMNd.unbind(1), product_MXL.unbind(0), strict=True):
+            torch.mm(q_BNd.flatten(0, 1), self.table, out=product_XL)
+        return product_MXL.view(M, B, -1)
 
 
 def places(bucket_NT: Tensor, num_buckets: int) -> Tensor:

@@ -20,6 +20,7 @@ such attention takes the fused kernel.
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -85,10 +86,21 @@ class HeadMix(nn.Module):
         -------
         ``out_k = sum_n weight[k, n] a_n + bias_k``, of the same shape.
         """
-        out_BMX = self.weight @ a_BMNT.flatten(2)
-        if self.bias is not None:
-            out_BMX = out_BMX + self.bias[:, None]
+        # `weight @ a` would join images and keys, in a copy, where the weight wants a gradient.
+        weight_BMM, a_BMX = self.weight.expand(a_BMNT.shape[0], -1, -1), a_BMNT.flatten(2)
+        if self.bias is None:
+            out_BMX = torch.bmm(weight_BMM, a_BMX)
+        else:
+            out_BMX = torch.baddbmm(self.bias[:, None], weight_BMM, a_BMX)
         return out_BMX.view(a_BMNT.shape)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; what was known of the weight is forgotten.
+
+        Fused optimizers change weights and not their versions, by which changes are told here.
+        """
+        self._verdict = None
+        return super().train(mode)
 
     def is_diagonal(self) -> bool:
         """Whether no head sees another one; looked up again only after the weight has changed."""
@@ -147,7 +159,8 @@ class HeadAttention(nn.Module):
             What is added to the logits before they are mixed, such as terms of position;
             broadcastable to (B, M, N, T), or what to look up.
         mask
-            What is added after that, such as minus infinity for unseen keys; broadcastable too.
+            What is added after that, such as minus infinity for unseen keys; broadcastable too. If
+            there are several masks but fewer than images, images take them in turn, as windows do.
         dropout
             Share of the mixed probabilities set to 0, in [0, 1).
 
@@ -166,6 +179,10 @@ class HeadAttention(nn.Module):
             )  # fmt: skip
         if isinstance(term_BMNT, LookUp):
             term_BMNT = term_BMNT.of(q_BMNd)
+        if mask is not None and mask.dim() == 4 and mask.shape[0] > 1:
+            # No copy where it fits; a program for any number of images could not ask for that.
+            times = q_BMNd.shape[0] // mask.shape[0]
+            mask = mask[None].expand(times, -1, -1, -1, -1).flatten(0, 1)
         if self.before is None or self.after is None:
             added = term_BMNT if mask is None else mask
             if term_BMNT is not None and mask is not None:

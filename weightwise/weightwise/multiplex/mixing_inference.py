@@ -1,39 +1,44 @@
 """Attention with maps over heads, without gradients, on a CPU: a few images at a time.
 
-The four passes over the logits (products of queries and keys, map, softmax, map) each read and
-write N T floats of every head. For one image they fit in the second cache, for a batch they do not;
-so a few images go through all passes before the next ones, in two buffers that are used again.
-Heads come first in the buffers, which makes a map over heads one product of matrices for all images
-of a turn. The result lies as (B, N, M, d) in memory, as a projection wants it.
+A few images go through the products of queries and keys, the passes over logits, all in one (see
+`weightwise.multiplex.mixing_kernels`), and the products with values before the next ones, in a
+buffer that fits the second cache and is used again. Heads come first in it. The result lies as
+(B, N, M, d) in memory, as a projection wants it.
 """
 
-# Shapes: B images, n images of a turn, M heads, N queries, T keys, d channels of a head
+# Shapes: B images, n images of a turn, M heads, N queries, T keys, P keys filled up,
+# d channels of a head
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Parameter
 
 from weightwise.multiplex.lookup import LookUp
+from weightwise.multiplex.mixing_kernels import LOG2_E, WIDTH, mix, mix_together
+from weightwise.numerics.kernels import team
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-TURN = 1 << 18  # logits of a turn: two buffers of 1 MB
+TURN = 1 << 18  # logits of a turn: a buffer of 1 MB
 
 
 def is_possible(*tensors: Tensor | LookUp | None) -> bool:
-    """Whether `attend` can run: float32 on the CPU, no gradient asked for, no compiler."""
+    """Whether `attend` can run: float32 in this memory, no gradient asked for, no tracing."""
     floats = [one.table if isinstance(one, LookUp) else one for one in tensors]
     return (
         all(
-            one is None or (one.device.type == "cpu" and one.dtype == torch.float32)
+            one is None
+            or (one.is_cpu and one.dtype == torch.float32 and type(one) in (Tensor, Parameter))
             for one in floats
         )
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     )
 
 
@@ -60,7 +65,8 @@ def attend(
     scale
         Factor on the products of queries and keys.
     term_BMNT, mask_BMNT
-        What is added to logits before and after the first map; broadcastable.
+        What is added to logits before and after the first map; broadcastable, and may repeat
+        along images.
 
     Returns
     -------
@@ -69,42 +75,65 @@ def attend(
     q_BMNd, k_BMTd, v_BMTd = qkv
     B, M, N, _ = q_BMNd.shape
     T, width = k_BMTd.shape[2], v_BMTd.shape[3]
-    images = max(1, min(B, TURN // max(M * N * T, 1)))
-    buffers = q_BMNd.new_empty(2, M * images * N * T)
+    P = T + -T % WIDTH
+    images = max(1, min(B, TURN // max(M * N * P, 1)))
+    buffer = q_BMNd.new_empty(M * images * N * P)
     y_BMNd = q_BMNd.new_empty(B, N, M, width).transpose(1, 2)
+    maps = tuple(
+        F.pad(one, (0,) * (2 * one.dim() - 1) + (-M % 3,)).numpy()
+        for one in (
+            before_MM * float(LOG2_E),
+            after_MM,
+            q_BMNd.new_zeros(M) if after_bias_M is None else after_bias_M,
+        )
+    )
+    terms, mask = _terms(q_BMNd, term_BMNT, (B, M, N, T), P), _rows(mask_BMNT, (B, M, N, T), P)
     for first in range(0, B, images):
         turn = slice(first, min(first + images, B))
-        n = turn.stop - turn.start
-        a_MnNT, b_MnNT = buffers[:, : M * n * N * T].view(2, M, n, N, T)
+        n = turn.stop - first
+        a_MnNP = buffer[: M * n * N * P].view(M, n, N, P)
         # Products of matrices: the heads of one image at a time, or the images of one head.
         axis = 0 if n <= M else 1
-        has_term = _fill(a_MnNT, q_BMNd, term_BMNT, turn)
-        for a_YNT, q_YNd, k_YTd in zip(
-            a_MnNT.unbind(1 - axis), q_BMNd[turn].unbind(axis), k_BMTd[turn].unbind(axis),
+        for a_YNP, q_YNd, k_YTd in zip(
+            a_MnNP.unbind(1 - axis), q_BMNd[turn].unbind(axis), k_BMTd[turn].unbind(axis),
             strict=True,
         ):  # fmt: skip
-            # With beta = 0 what was in the buffer does not count.
-            a_YNT.baddbmm_(q_YNd, k_YTd.mT, beta=int(has_term), alpha=scale)
-        torch.mm(before_MM, a_MnNT.view(M, -1), out=b_MnNT.view(M, -1))
-        if mask_BMNT is not None:
-            b_MnNT += mask_BMNT.expand(B, M, N, T)[turn].transpose(0, 1)
-        torch.softmax(b_MnNT, -1, out=a_MnNT)
-        torch.mm(after_MM, a_MnNT.view(M, -1), out=b_MnNT.view(M, -1))
-        if after_bias_M is not None:
-            b_MnNT.view(M, -1).add_(after_bias_M[:, None])
-        for b_YNT, v_YTd, y_YNd in zip(
-            b_MnNT.unbind(1 - axis), v_BMTd[turn].unbind(axis), y_BMNd[turn].unbind(axis),
+            torch.bmm(q_YNd, k_YTd.mT, out=a_YNP[..., :T])
+        rest = (first, T, np.float32(scale), terms, mask, maps)
+        if team.is_ready(a_MnNP.numel()):
+            with team.threads_of_torch():
+                mix_together(a_MnNP.numpy(), *rest)
+        else:
+            mix(a_MnNP.numpy(), *rest)
+        for a_YNP, v_YTd, y_YNd in zip(
+            a_MnNP.unbind(1 - axis), v_BMTd[turn].unbind(axis), y_BMNd[turn].unbind(axis),
             strict=True,
         ):  # fmt: skip
-            torch.bmm(b_YNT, v_YTd, out=y_YNd)
+            torch.bmm(a_YNP[..., :T], v_YTd, out=y_YNd)
     return y_BMNd
 
 
-def _fill(out_MnNT: Tensor, q_BMNd: Tensor, term_BMNT: Tensor | LookUp | None, turn: slice) -> bool:
-    """Write the term of a turn and say whether there is one."""
+def _terms(
+    q_BMNd: Tensor, term_BMNT: Tensor | LookUp | None, shape_BMNT: tuple[int, ...], length: int
+) -> tuple[Any, ...]:
+    """Term, products and places, see `mix`."""
+    N, T = shape_BMNT[2:]
     if isinstance(term_BMNT, LookUp):
-        term_BMNT.fill(q_BMNd[turn], out_MnNT)
-    elif term_BMNT is not None:
-        shape = (len(q_BMNd), *out_MnNT.shape[:1], *out_MnNT.shape[2:])
-        out_MnNT.copy_(term_BMNT.expand(shape)[turn].transpose(0, 1))
-    return term_BMNT is not None
+        products, places = term_BMNT.products(q_BMNd), term_BMNT.place.view(N, T)
+        return _rows(None, shape_BMNT, length), products.numpy(), places.numpy()
+    nothing = np.empty((1, 1, 0), np.float32), np.empty((0, T), np.int64)
+    return _rows(term_BMNT, shape_BMNT, length), *nothing
+
+
+def _rows(x_BMNT: Tensor | None, shape_BMNT: tuple[int, ...], length: int) -> Any:
+    """What is added to logits, heads first, with rows of a length; zeros where there is nothing."""
+    B, *shape_MNT = shape_BMNT
+    if x_BMNT is None:
+        return torch.zeros(1, 1, 1, length).numpy()
+    x_BMNT = x_BMNT[(None,) * (4 - x_BMNT.dim())]
+    if torch.broadcast_shapes(x_BMNT.shape[1:], shape_MNT) != tuple(shape_MNT) or B % len(x_BMNT):
+        raise ValueError(
+            f"term_BMNT, mask: expected a shape that fits {shape_BMNT}, got {tuple(x_BMNT.shape)}"
+        )
+    x_MBNT = x_BMNT.expand(-1, -1, -1, shape_BMNT[3]).transpose(0, 1)
+    return F.pad(x_MBNT, (0, length - shape_BMNT[3])).contiguous().numpy()

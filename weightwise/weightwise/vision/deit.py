@@ -51,7 +51,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
         """Return tokens of shape (B, N, C), row by row."""
-        return cast("Tensor", self.proj(x_B3HW).flatten(2).transpose(1, 2))
+        # Sums keep the order of memory of what they add to: all blocks would have that of a map.
+        return cast("Tensor", self.proj(x_B3HW).flatten(2).transpose(1, 2).contiguous())
 
 
 class Attention(nn.Module):
