@@ -22,7 +22,6 @@ from weightwise.vision import (
     with_mapped_classes,
     with_resolution,
 )
-from weightwise.vision.checkpoint import read_tensors
 from weightwise.vision.deit import DeiT
 from weightwise.vision.deit_adapt import to_mini, with_image_size
 from weightwise.vision.deit_checkpoint import load_deit
@@ -30,6 +29,7 @@ from weightwise.vision.deit_config import DeiTConfig
 from weightwise.vision.swin import Swin
 from weightwise.vision.swin_checkpoint import load_swin, with_window
 from weightwise.vision.swin_config import SwinConfig
+from weightwise.vision.weight_files import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,25 +7,21 @@ Settings need no file of their own: the shapes say them.
 
 from __future__ import annotations
 
-import os
-import pickle
 import re
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from weightwise.vision.config import TinyViTConfig
 from weightwise.vision.tiny_vit import TinyViT
+from weightwise.vision.weight_files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
 Layout = Literal["timm", "official"]
-SAFETENSORS, PICKLE = (".safetensors",), (".pth", ".pt", ".bin")
 TABLE = "blocks.0.attn.attention_biases"
 STRIDE = 32  # of the last stage, whose map is one window in all published models
 MANY = 6  # names in a message
@@ -115,56 +111,7 @@ def save_tiny_vit(model: TinyViT, path: Path, layout: Layout = "timm") -> None:
         raise ValueError("model: expected one with batch normalization, got a fused one")
     if layout == "official":
         tensors = {to_official(name): tensor for name, tensor in tensors.items()}
-    is_safe = is_safetensors(path)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        if is_safe:
-            save_file(tensors, partial)
-        else:
-            torch.save({"model": tensors}, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def is_safetensors(path: Path) -> bool:
-    """Whether a file of weights is one of safetensors by its name; else it is one of torch.
-
-    Raises
-    ------
-    ValueError
-        If it is neither.
-    """
-    if path.suffix not in SAFETENSORS + PICKLE:
-        known = ", ".join(SAFETENSORS + PICKLE)
-        raise ValueError(f"{path}: expected a name that ends in {known}")
-    return path.suffix in SAFETENSORS
-
-
-def read_tensors(path: Path) -> Mapping[str, Tensor]:
-    """Read tensors by name, at the top of a file or under ``model`` or ``state_dict``.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read or holds other objects.
-    """
-    is_safe = is_safetensors(path)
-    try:
-        if is_safe:
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: expected a readable file of tensors only ({reason})") from error
-    for key in ("model", "state_dict"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(name, str) and isinstance(one, Tensor) for name, one in loaded.items()
-    ):
-        raise ValueError(f"{path}: expected tensors by name, at the top or under model")
-    return loaded
+    write_tensors(tensors, path)
 
 
 def _named_as_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from weightwise.multiplex.local import LocalMix
 from weightwise.multiplex.lookup import places
 from weightwise.multiplex.mixing import HeadAttention, HeadMix
-from weightwise.vision.layers import Dense, DropPath
+from weightwise.vision.layers import Dense, DropPath, Mlp
 from weightwise.vision.relative import KeyTerm, buckets, num_buckets
 
 if TYPE_CHECKING:
@@ -83,25 +83,6 @@ class Attention(nn.Module):
         term = None if self.position is None else self.position(place_X)
         y_BMNd = self.attend(q_BMNd, k_BMNd, v_BMNd, term_BMNT=term)
         return cast("Tensor", self.proj(y_BMNd.transpose(1, 2).reshape(B, N, C)))
-
-
-class Mlp(nn.Module):
-    """Two linear layers with the exact GELU between them.
-
-    Parameters
-    ----------
-    width, hidden
-        Outer and inner channels.
-    """
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = Dense(width, hidden, gelu=True)
-        self.fc2 = Dense(hidden, width)
-
-    def forward(self, x_BNC: Tensor) -> Tensor:
-        """Map tokens; the shape is kept."""
-        return cast("Tensor", self.fc2(self.fc1(x_BNC)))
 
 
 class Block(nn.Module):

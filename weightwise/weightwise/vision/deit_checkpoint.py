@@ -9,20 +9,15 @@ one with us.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from weightwise.multiplex.files import load_unique, unique_state_dict
-from weightwise.vision.checkpoint import is_safetensors, read_tensors
 from weightwise.vision.deit import DeiT
 from weightwise.vision.deit_config import DeiTConfig
+from weightwise.vision.weight_files import read_tensors, shape_of, told_settings, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,16 +131,7 @@ def save_deit(model: DeiT, path: Path, layout: Layout = "timm") -> None:
             )
         renamed = {to_official(name, model.config.groups): one for name, one in tensors.items()}
         tensors = {name: _shaped(name, one) for name, one in renamed.items()}
-    is_safe = is_safetensors(path)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        if is_safe:
-            save_file(tensors, partial, metadata={"config": json.dumps(asdict(model.config))})
-        else:
-            torch.save({"model": tensors}, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(tensors, path, asdict(model.config))
 
 
 def _group_of(execution: int, groups: tuple[int, ...]) -> tuple[int, int]:
@@ -174,27 +160,17 @@ def _reshaped(name: str, one: Tensor) -> Tensor:
 
 def _told(path: Path) -> DeiTConfig | None:
     """Settings that a file of ours tells."""
-    if path.suffix != ".safetensors":
+    told = told_settings(path)
+    if told is None:
         return None
     try:
-        with safe_open(path, "pt") as file:
-            told = (file.metadata() or {}).get("config")
-        if told is None:
-            return None
-        fields: dict[str, Any] = json.loads(told)
-        return DeiTConfig(**{**fields, "groups": tuple(fields["groups"])})
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        return DeiTConfig(**{**told, "groups": tuple(told["groups"])})
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"config: expected settings of a DeiT ({error})") from error
 
 
 def _config_of(tensors: Mapping[str, Tensor], *, is_official: bool) -> DeiTConfig:
-    def shape(name: str, num_axes: int) -> tuple[int, ...]:
-        if name not in tensors:
-            raise ValueError(f"{name}: expected in the checkpoint, found none")
-        found = tuple(tensors[name].shape)
-        if len(found) != num_axes or 0 in found:
-            raise ValueError(f"{name}: expected {num_axes} axes, got shape {found}")
-        return found
+    shape = partial(shape_of, tensors)
 
     if any(".local." in name for name in tensors):
         raise ValueError("config: expected for a model with convolutions, got none")

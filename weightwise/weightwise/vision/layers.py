@@ -6,7 +6,7 @@ Layer and activation are one module because an inference copy computes them in o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch.nn.functional as F
 from torch import nn
@@ -104,3 +104,22 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """Say the rate in the printed model."""
         return f"rate={self.rate:g}"
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the exact GELU between them.
+
+    Parameters
+    ----------
+    width, hidden
+        Outer and inner channels.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = Dense(width, hidden, gelu=True)
+        self.fc2 = Dense(hidden, width)
+
+    def forward(self, x_XC: Tensor) -> Tensor:
+        """Map tokens, of any number of axes before their channels; the shape is kept."""
+        return cast("Tensor", self.fc2(self.fc1(x_XC)))

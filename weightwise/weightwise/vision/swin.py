@@ -24,7 +24,7 @@ from torch import nn
 
 from weightwise.multiplex.local import LocalMix
 from weightwise.multiplex.mixing import HeadMix
-from weightwise.vision.layers import Dense, DropPath
+from weightwise.vision.layers import DropPath, Mlp
 from weightwise.vision.shifted import ShiftedAttention, Windows
 from weightwise.vision.swin_config import NUM_STAGES, PATCH, SwinConfig
 
@@ -80,25 +80,6 @@ class PatchMerge(nn.Module):
         # Published order of neighbours: down the first column, then down the second.
         x_BRSC = x_BR2S2C.permute(0, 1, 3, 4, 2, 5).flatten(3)
         return cast("Tensor", self.reduction(self.norm(x_BRSC)))
-
-
-class Mlp(nn.Module):
-    """Two linear layers with an activation between them.
-
-    Parameters
-    ----------
-    width, hidden
-        Outer and inner channels.
-    """
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = Dense(width, hidden, gelu=True)
-        self.fc2 = Dense(hidden, width)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        """Keep the shape."""
-        return cast("Tensor", self.fc2(self.fc1(x_BHWC)))
 
 
 class SwinBlock(nn.Module):

@@ -9,21 +9,17 @@ Files of ours tell their settings (safetensors) or leave them to the shapes.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from weightwise.multiplex.files import load_unique, unique_state_dict
-from weightwise.vision.checkpoint import is_safetensors, read_tensors
 from weightwise.vision.swin import Swin
 from weightwise.vision.swin_config import NUM_STAGES, SwinConfig, alone, as_published
+from weightwise.vision.weight_files import read_tensors, shape_of, told_settings, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,16 +192,7 @@ def save_swin(model: Swin, path: Path, layout: Layout = "timm") -> None:
     if layout == "official":
         _check_runs(model.config)
         tensors = {to_official(name, model.config): one for name, one in tensors.items()}
-    is_safe = is_safetensors(path)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        if is_safe:
-            save_file(tensors, partial, metadata={"config": json.dumps(asdict(model.config))})
-        else:
-            torch.save({"model": tensors}, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(tensors, path, asdict(model.config))
 
 
 def _is_mini(config: SwinConfig) -> bool:
@@ -229,28 +216,17 @@ def _fitting(tensors: Mapping[str, Tensor], window: int) -> dict[str, Tensor]:
 
 def _told(path: Path) -> SwinConfig | None:
     """Settings that a file of ours tells."""
-    if path.suffix != ".safetensors":
+    told = told_settings(path)
+    if told is None:
         return None
     try:
-        with safe_open(path, "pt") as file:
-            told = (file.metadata() or {}).get("config")
-        if told is None:
-            return None
-        fields: dict[str, Any] = json.loads(told)
-        fields["groups"] = tuple(tuple(stage) for stage in fields["groups"])
-        return SwinConfig(**fields)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        return SwinConfig(**{**told, "groups": tuple(map(tuple, told["groups"]))})
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"config: expected settings of a Swin ({error})") from error
 
 
 def _config_of(tensors: Mapping[str, Tensor], *, is_official: bool) -> SwinConfig:
-    def shape(name: str, num_axes: int) -> tuple[int, ...]:
-        if name not in tensors:
-            raise ValueError(f"{name}: expected in the checkpoint, found none")
-        found = tuple(tensors[name].shape)
-        if len(found) != num_axes or 0 in found:
-            raise ValueError(f"{name}: expected {num_axes} axes, got shape {found}")
-        return found
+    shape = partial(shape_of, tensors)
 
     start = "layers.0.blocks.0"
     is_mini = is_official and f"{start}.norm1_list.0.weight" in tensors
